@@ -1,0 +1,84 @@
+"""What the core takes and gives: histories in; slates, rejects and metrics out. Plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from online.events import Delivery
+
+
+class PastEvent(NamedTuple):
+    """What is kept of one event in a user's history."""
+
+    event_id: str
+    type: str
+    item_id: str
+    ts: int
+    session_id: str = ""
+
+
+class History(Protocol):
+    """Where the histories of users that the core does not hold come from.
+
+    Live it is the warehouse's table `events`; in a backtest it is memory.
+    """
+
+    def read(
+        self, users: list[str], before: dict[tuple[str, int], int], limit: int
+    ) -> dict[str, list[PastEvent]]:
+        """The newest `limit` events of each user, oldest first; ties in the order of arrival.
+
+        `before` maps (topic, partition) to an offset: events of that partition at or after it
+        are left out, so that a redelivered event does not find itself in the past.
+        Users without events may be missing from the answer.
+        """
+        ...
+
+
+class Recommendation(NamedTuple):
+    item_id: str
+    score: float
+    reason: str  # for people: "because you bought WHITE METAL LANTERN"
+    source: str  # the candidate source that contributed most
+    propensity: float  # probability of this item at this position; 1 while the policy is greedy
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """The recommendations of one user, made after learning from the event `slate_id` names."""
+
+    slate_id: str  # derived from the event, never from the clock: replaying gives the same id
+    user_id: str
+    ts: int  # event time of the newest event that it reflects, epoch ms
+    produced_ms: int  # Kafka's timestamp of that event
+    topic: str
+    partition: int
+    offset: int  # place of that event in the log; newest slate = highest (produced_ms, offset)
+    model_version: str
+    recommendations: tuple[Recommendation, ...]
+
+
+class Reject(NamedTuple):
+    delivery: Delivery
+    reason: str  # starts with a code: "invalid: …", "too_late: …"
+
+
+class Metric(NamedTuple):
+    """One measurement, at an event time. Rows of the table `metrics`."""
+
+    name: str  # "hr@10", "ndcg@10", "mrr@10", "popularity_hr@10", …
+    value: float
+    count: int  # how many targets it covers
+    ts: int  # event time of the last of them, epoch ms
+
+
+@dataclass(slots=True)
+class Step:
+    """What one batch did. Everything that the driver must write, and nothing else."""
+
+    accepted: list[Delivery] = field(default_factory=list)  # rows of `events`, in order
+    slates: list[Slate] = field(default_factory=list)  # one for each user of the batch
+    rejects: list[Reject] = field(default_factory=list)  # go to dead letters
+    duplicates: int = 0  # already in the history: dropped and counted
+    metrics: list[Metric] = field(default_factory=list)
