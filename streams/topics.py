@@ -1,0 +1,99 @@
+"""The topics: their names, how they are kept, and their creation with the right partitions."""
+
+from __future__ import annotations
+
+import time
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from infra.address import BrokerAddress
+from infra.log import get_log
+
+log = get_log("topics")
+
+EVENTS = "events"  # key: user_id
+ITEMS = "items"  # key: item_id, compacted
+RECOMMENDATIONS = "recommendations"  # key: user_id, compacted
+DEAD_LETTERS = "dead-letters"
+TOPICS = (EVENTS, ITEMS, RECOMMENDATIONS, DEAD_LETTERS)
+COMPACTED = frozenset({ITEMS, RECOMMENDATIONS})
+
+
+class BrokerUnreachable(RuntimeError):
+    """No broker answers; the message names the address and the cure."""
+
+
+def ensure_topics(
+    broker: BrokerAddress, partitions: int, replication: int = 1, max_record_bytes: int = 1_000_000
+) -> dict[str, int]:
+    """Create the topics that are missing; return each topic's number of partitions.
+
+    Topics that exist are left as they are: another number of partitions is only said in the log,
+    since changing it would move users to other partitions. Raises BrokerUnreachable.
+    """
+    admin = connect_admin(broker)
+    try:
+        existing = set(admin.list_topics())
+        for name in TOPICS:
+            if name not in existing:
+                _create(admin, name, partitions, replication, max_record_bytes)
+        found = _partitions(admin)
+    except KafkaError as error:
+        raise BrokerUnreachable(
+            f"{broker} refused to create or list topics ({error}): create {', '.join(TOPICS)} "
+            "yourself, or give the user of FRESHREC_BROKER the right to"
+        ) from error
+    finally:
+        admin.close()
+    for name, count in found.items():
+        if count != partitions:
+            log.warning("partitions_differ", topic=name, found=count, configured=partitions,
+                        cure="set FRESHREC_PARTITIONS to what is there")  # fmt: skip
+    return found
+
+
+def connect_admin(broker: BrokerAddress, timeout_ms: int = 5_000) -> KafkaAdminClient:
+    """kafka-python's admin client. Raises BrokerUnreachable with the cure."""
+    try:
+        return KafkaAdminClient(**broker.client_options(), bootstrap_timeout_ms=timeout_ms)
+    except (KafkaError, OSError, ValueError) as error:
+        raise BrokerUnreachable(
+            f"no Kafka broker answers at {broker} ({type(error).__name__}: {error}): start it, "
+            "correct FRESHREC_BROKER, or use FRESHREC_BROKER=embedded"
+        ) from error
+
+
+def cluster_id(broker: BrokerAddress) -> str:
+    """The cluster's id: offsets mean something only together with it."""
+    admin = connect_admin(broker)
+    try:
+        return str(admin.describe_cluster().get("cluster_id") or broker)
+    finally:
+        admin.close()
+
+
+def _create(
+    admin: KafkaAdminClient, name: str, partitions: int, replication: int, max_record_bytes: int
+) -> None:
+    configs = {"cleanup.policy": "compact" if name in COMPACTED else "delete"}
+    if name == DEAD_LETTERS:  # it must take whatever the others took, and a little more
+        configs["max.message.bytes"] = str(max(2 * max_record_bytes, 2_000_000))
+    wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": configs}
+    try:
+        admin.create_topics({name: wanted})
+    except TopicAlreadyExistsError:
+        return  # another worker was quicker
+    log.info("topic_created", topic=name, partitions=partitions)
+
+
+def _partitions(admin: KafkaAdminClient) -> dict[str, int]:
+    """Partitions of each topic; waits (bounded) until the cluster shows them all."""
+    found: dict[str, int] = {}
+    for _ in range(50):
+        described = admin.describe_topics(list(TOPICS))
+        found = {t["name"]: len(t["partitions"]) for t in described if not t["error_code"]}
+        if len(found) == len(TOPICS):
+            return found
+        time.sleep(0.1)
+    return found
