@@ -1,0 +1,51 @@
+# Everything from nothing: `make demo`, `make test`. Needs make and Python 3.11 or newer.
+#
+#   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
+#   make test [ARGS="-k name"]     lint, types, import rules and the whole test suite (ARGS: for pytest)
+#   make lint                      ruff, mypy and the import rules alone
+#   make format                    let ruff rewrite the files
+#   make .venv                     the environment alone: .venv/bin/freshrec
+#   make clean                     remove the environment (state/ and results/ are yours: they stay)
+#
+# The environment is rebuilt when pyproject.toml or constraints.txt changed. Another Python:
+# `make PYTHON=python3.12 demo`.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format clean
+
+demo: .venv
+	@$(BIN)/freshrec demo $(ARGS)
+
+test: lint
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: .venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv: .venv/installed ;
+
+# The stamp is written last: an installation that was interrupted is taken up again.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "freshrec needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Install one, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments: its modules venv and ensurepip are missing." >&2; \
+	  echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv
