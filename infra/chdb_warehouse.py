@@ -1,0 +1,172 @@
+"""The embedded warehouse: ClickHouse's engine inside this process, on a directory of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import chdb.session
+
+from infra import native, reading, schema
+from infra.binding import bind
+from infra.warehouse_types import Answer, WarehouseError, WarehouseLocked
+from online.events import Item
+from online.step import PastEvent
+
+_CODE = re.compile(r"Code: (\d+)")
+_COLUMNS = "SELECT name, type FROM system.columns WHERE database = 'default' AND table = %(table)s"
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+def _refused(fault: Exception) -> WarehouseError:
+    code = _CODE.search(str(fault))
+    return WarehouseError(str(fault).strip(), int(code[1]) if code else 0)
+
+
+def lock(directory: Path) -> IO[str]:
+    """Own `directory` until the returned file is closed or the process ends, however it ends."""
+    path = directory / "freshrec.lock"
+    file = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise WarehouseLocked(
+            f"{directory} is in use by another process (pid {owner}), and the embedded warehouse "
+            "allows one: query that worker's HTTP endpoint, stop it, or name another directory"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+class ChdbWarehouse:
+    """`Warehouse` over chdb. One connection writes, another reads, so neither waits for the other.
+
+    Raises WarehouseLocked when another process has `directory` open.
+    """
+
+    def __init__(self, directory: str | Path, broker_id: str = "") -> None:
+        self.broker_id = broker_id
+        self.directory = Path(directory).absolute()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise WarehouseError(
+                f"cannot make the warehouse's directory {self.directory}: {fault.strerror}: "
+                "name one that this user may write"
+            ) from None
+        self._lock_file = lock(self.directory)
+        try:
+            self._writer = self.connection()
+            self._reader = self.connection()
+        except BaseException:
+            self._lock_file.close()
+            raise
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        self._types: dict[str, dict[str, str]] = {}
+        self._closed = False
+
+    def connection(self) -> chdb.session.Session:
+        """A further connection to the same directory, for one that keeps its own settings."""
+        try:
+            return chdb.session.Session(str(self.directory))
+        except Exception as fault:
+            raise WarehouseError(f"chdb cannot open {self.directory}: {fault}") from None
+
+    def migrate(self) -> list[str]:
+        with self._writing:
+            self._open()
+            self._types.clear()
+            return schema.migrate(self._execute, f"the warehouse in {self.directory}")
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        if not rows:
+            return
+        with self._writing:
+            self._open()
+            types = self._types_of(table)
+            unknown = [c for c in columns if c not in types]
+            if unknown:
+                raise WarehouseError(f"table {table} has no columns {unknown}: run the migrations")
+            try:
+                values = [list(column) for column in zip(*rows, strict=True)]
+                block = native.encode([(c, types[c]) for c in columns], values)
+                names = ", ".join(columns)
+                with self._writer.send_insert(f"INSERT INTO {table} ({names})", "Native") as into:
+                    into.append(block)
+                    into.finish()
+            except Exception as fault:
+                raise _refused(fault) from None
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        bound = bind(sql, parameters)
+        with self._reading:
+            self._open()
+            answer = self._run(self._reader, bound)
+            if answer.columns or not re.match(r"\s*(select|with)\b", sql, re.IGNORECASE):
+                return answer
+            return Answer(self._names(bound), [])
+
+    def read(
+        self, users: list[str], before: dict[tuple[str, int], int], limit: int
+    ) -> dict[str, list[PastEvent]]:
+        return reading.histories(self._select, self.broker_id, users, before, limit)
+
+    def catalogue(self) -> list[Item]:
+        return reading.catalogue(self._select)
+
+    def close(self) -> None:
+        with self._writing, self._reading:
+            if self._closed:
+                return
+            self._closed = True
+            self._reader.close()
+            self._writer.close()
+            self._lock_file.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise WarehouseError(f"the warehouse in {self.directory} is closed")
+
+    def _select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        with self._reading:
+            self._open()
+            return self._run(self._reader, bind(sql, parameters))
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        return self._run(self._writer, bind(sql, parameters))
+
+    def _run(self, connection: chdb.session.Session, sql: str) -> Answer:
+        try:
+            columns, rows = native.decode(connection.query(sql, "Native").bytes())
+        except Exception as fault:
+            raise _refused(fault) from None
+        return Answer([name for name, _ in columns], rows)
+
+    def _names(self, sql: str) -> list[str]:
+        """Names of the columns of a result without rows, which the Native format leaves out."""
+        try:
+            text = self._reader.query(sql, "TSVWithNames").bytes().decode()
+        except Exception as fault:
+            raise _refused(fault) from None
+        return text.split("\n", 1)[0].split("\t")
+
+    def _types_of(self, table: str) -> dict[str, str]:
+        if table not in self._types:
+            found = dict(self._execute(_COLUMNS, {"table": table}).rows)
+            if not found or not _NAME.fullmatch(table):
+                raise WarehouseError(f"no table {table!r} here: run the migrations")
+            self._types[table] = found
+        return self._types[table]

@@ -1,0 +1,209 @@
+"""The warehouse on a ClickHouse server, through clickhouse-driver."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from clickhouse_driver import Client, errors
+
+from infra import reading, schema
+from infra.binding import bind
+from infra.warehouse_types import Answer, WarehouseError, WarehouseUnavailable
+from online.events import Item
+from online.step import PastEvent
+
+_DATABASE = re.compile(r"[A-Za-z_]\w{0,63}")
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
+_OPTIONS = ("secure", "verify", "ca_certs", "server_hostname", "connect_timeout", "timeout")
+_FORM = "use clickhouse://user:password@host:9000/database?secure=true"
+_STALE = (EOFError, errors.NetworkError, errors.PartiallyConsumedQueryError)
+# Answers of a server that is there but cannot serve now: full, starting, read-only, overloaded.
+_LATER = frozenset({159, 202, 203, 209, 210, 241, 242, 243, 252, 319, 335, 425, 439, 999})
+
+
+def options(url: str, shown: str) -> dict[str, Any]:
+    """Arguments of `clickhouse_driver.Client` for `url`; `shown` names the setting in errors."""
+    parts = urlsplit(url)
+    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    unknown = sorted(set(given) - set(_OPTIONS))
+    if unknown:
+        raise WarehouseError(f"{shown}: unknown options {unknown}: known are {list(_OPTIONS)}")
+    if not parts.hostname:
+        raise WarehouseError(f"{shown}: it names no host: {_FORM}")
+    database = unquote(parts.path.strip("/")) or "default"
+    if not _DATABASE.fullmatch(database):
+        raise WarehouseError(
+            f"{shown}: database {database!r}: letters, digits and _ are allowed, up to 64"
+        )
+    secure = _flag(given, "secure", parts.scheme == "clickhouses", shown)
+    return {
+        "host": parts.hostname,
+        "port": parts.port or (9440 if secure else 9000),
+        "user": unquote(parts.username or "default"),
+        "password": unquote(parts.password or ""),
+        "database": database,
+        "secure": secure,
+        "verify": _flag(given, "verify", True, shown),
+        "ca_certs": given.get("ca_certs"),
+        "server_hostname": given.get("server_hostname"),
+        "connect_timeout": _seconds(given, "connect_timeout", 10.0, shown),
+        "send_receive_timeout": _seconds(given, "timeout", 60.0, shown),
+    }
+
+
+def _flag(given: Mapping[str, str], name: str, default: bool, shown: str) -> bool:
+    value = given.get(name)
+    if value is None:
+        return default
+    if value.lower() not in _FLAGS:
+        raise WarehouseError(f"{shown}: {name}={value!r}: true or false is allowed")
+    return _FLAGS[value.lower()]
+
+
+def _seconds(given: Mapping[str, str], name: str, default: float, shown: str) -> float:
+    try:
+        seconds = float(given.get(name, default))
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 3600:
+        raise WarehouseError(f"{shown}: {name}={given[name]!r}: seconds up to 3600 are allowed")
+    return seconds
+
+
+class _Line:
+    """One connection and its lock; it connects when it is first used, and again after a fault."""
+
+    def __init__(self, arguments: Mapping[str, Any], where: str) -> None:
+        self._arguments = arguments
+        self._where = where
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Client]:
+        with self._lock, self._faults():
+            if self._client is None:
+                self._client = Client(**self._arguments)
+            yield self._client
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                client.disconnect()
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except errors.ServerException as fault:
+            text = _first_line(fault)
+            kind = WarehouseUnavailable if fault.code in _LATER else WarehouseError
+            raise kind(f"{self._where}: {text}", fault.code) from None
+        except (*_STALE, OSError) as fault:
+            self._drop()
+            raise WarehouseUnavailable(
+                f"{self._where} does not answer: {_first_line(fault)}: "
+                "check that the server runs and that host, port and secure are right"
+            ) from None
+        except (errors.Error, ValueError, TypeError, AttributeError, OverflowError) as fault:
+            self._drop()
+            raise WarehouseError(f"{self._where}: {_first_line(fault)}") from None
+        except BaseException:
+            self._drop()
+            raise
+
+
+def _first_line(fault: BaseException) -> str:
+    message = getattr(fault, "message", None) or str(fault) or type(fault).__name__
+    return str(message).split("Stack trace:")[0].strip().split("\n")[0]
+
+
+class ClickhouseWarehouse:
+    """`Warehouse` over a server. One connection writes, another reads."""
+
+    def __init__(self, url: str, broker_id: str = "") -> None:
+        from infra.warehouse import without_password
+
+        self.broker_id = broker_id
+        self._arguments = options(url, f"FRESHREC_WAREHOUSE={without_password(url)!r}")
+        self._where = "clickhouse://{host}:{port}/{database}".format(**self._arguments)
+        self._writer = _Line(self._arguments, self._where)
+        self._reader = _Line(self._arguments, self._where)
+        self._closed = False
+
+    def migrate(self) -> list[str]:
+        self._create_database()
+        return schema.migrate(self._execute, f"the warehouse at {self._where}")
+
+    def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        if not rows:
+            return
+        self._open()
+        values = [list(column) for column in zip(*rows, strict=True)]
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES"
+        with self._writer.client() as client:
+            client.execute(statement, values, columnar=True)
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        return self._select(sql, parameters)
+
+    def read(
+        self, users: list[str], before: dict[tuple[str, int], int], limit: int
+    ) -> dict[str, list[PastEvent]]:
+        return reading.histories(self._select, self.broker_id, users, before, limit)
+
+    def catalogue(self) -> list[Item]:
+        return reading.catalogue(self._select)
+
+    def close(self) -> None:
+        self._closed = True
+        self._writer.close()
+        self._reader.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise WarehouseError(f"the connection to {self._where} is closed")
+
+    def _select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        self._open()
+        return self._run(self._reader, sql, parameters)
+
+    def _execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
+        self._open()
+        return self._run(self._writer, sql, parameters)
+
+    def _run(self, line: _Line, sql: str, parameters: Mapping[str, Any] | None) -> Answer:
+        bound = bind(sql, parameters)
+        with line.client() as client:
+            answer = client.execute(bound, with_column_types=True)
+        if not isinstance(answer, tuple):  # statements that answer nothing
+            return Answer([], [])
+        rows, columns = answer
+        return Answer([name for name, _ in columns], list(rows))
+
+    def _create_database(self) -> None:
+        """A server refuses a connection that names a database that is not there yet."""
+        try:
+            self._execute("SELECT 1")
+        except WarehouseError as fault:
+            if fault.code != errors.ErrorCodes.UNKNOWN_DATABASE:
+                raise
+            self._writer.close()
+            line = _Line({**self._arguments, "database": "default"}, self._where)
+            try:
+                database = self._arguments["database"]
+                self._run(line, f"CREATE DATABASE IF NOT EXISTS {database}", None)
+            finally:
+                line.close()

@@ -1,0 +1,71 @@
+"""ClickHouse's Native format for chdb, by clickhouse-driver's own codecs.
+
+So a value becomes the same bytes on its way in, and the same Python value on its way out,
+whether a server or the embedded engine answers: NULL, NaN, bytes that are no text, arrays, times.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from clickhouse_driver.block import ColumnOrientedBlock
+from clickhouse_driver.bufferedreader import CompressedBufferedReader
+from clickhouse_driver.bufferedwriter import CompressedBufferedWriter
+from clickhouse_driver.connection import ServerInfo
+from clickhouse_driver.context import Context
+from clickhouse_driver.streams.native import BlockInputStream, BlockOutputStream
+
+_BUFFER = 1 << 16
+
+
+def context() -> Context:
+    """What the codecs want to know of a server. Revision 0 is the plain file format."""
+    made = Context()
+    made.settings = {}
+    made.client_settings = {
+        "strings_as_bytes": False,
+        "strings_encoding": "utf-8",
+        "use_numpy": False,
+        "input_format_null_as_default": False,
+        "namedtuple_as_json": True,
+        "server_side_params": False,
+    }
+    made.server_info = ServerInfo("chdb", 0, 0, 0, 0, "UTC", "chdb", 0)
+    return made
+
+
+def encode(columns: Sequence[tuple[str, str]], values: Sequence[Sequence[Any]]) -> bytes:
+    """One block: (name, type) of each column, and a sequence of values for each."""
+    out = io.BytesIO()
+    writer = CompressedBufferedWriter(out, _BUFFER)
+    block = ColumnOrientedBlock(list(columns), list(values), types_check=False)
+    BlockOutputStream(writer, context()).write(block)
+    writer.write_into_stream()
+    return out.getvalue()
+
+
+def decode(text: bytes) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
+    """(name, type) of each column, and the rows. A result without rows has no blocks: no columns.
+
+    >>> decode(encode([("n", "Int64"), ("s", "Nullable(String)")], [[1, 2], ["é", None]]))[1]
+    [(1, 'é'), (2, None)]
+    """
+    unread = [bytearray(text)] if text else []
+
+    def more() -> bytearray:
+        if not unread:
+            raise EOFError
+        return unread.pop()
+
+    stream = BlockInputStream(CompressedBufferedReader(more, max(1, len(text))), context())
+    columns: list[tuple[str, str]] = []
+    rows: list[tuple[Any, ...]] = []
+    while True:
+        try:
+            block = stream.read()
+        except EOFError:
+            return columns, rows
+        columns = block.columns_with_types
+        rows.extend(block.get_rows())

@@ -1,0 +1,179 @@
+"""What a step did, as rows of the warehouse. Pure: keys come from the log, never from a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from online.events import Delivery, Event, Item
+from online.step import Metric, Reject, Slate, Step
+
+Row = tuple[Any, ...]
+Block = tuple[str, Sequence[str], list[Row]]  # table, columns, rows
+Place = tuple[str, int, int]  # topic, partition, offset
+
+EVENTS = (
+    "event_id", "type", "user_id", "item_id", "ts", "session_id", "price", "quantity", "rating",
+    "query", "text", "slate_id", "position", "context", "broker_id", "topic", "partition",
+    "offset", "produced_ms", "batch", "batch_pos", "written_ms",
+)
+SLATES = (
+    "user_id", "slate_id", "item_ids", "scores", "reasons", "sources", "propensities",
+    "model_version", "ts", "broker_id", "topic", "partition", "offset", "produced_ms", "version",
+    "written_ms",
+)
+METRICS = (
+    "name", "value", "count", "ts", "broker_id", "topic", "partition", "offset", "batch",
+    "produced_ms", "version", "written_ms",
+)
+ITEMS = (
+    "item_id", "title", "category", "brand", "price", "description", "tags", "stock",
+    "available_from", "deleted", "broker_id", "topic", "partition", "offset", "produced_ms",
+    "version", "written_ms",
+)
+DEAD_LETTERS = (
+    "broker_id", "topic", "partition", "offset", "produced_ms", "reason", "raw", "written_ms",
+)
+
+_OFFSETS = 1 << 22
+_LAST_MS = (1 << 42) - 1  # the year 2109
+_MAX_RAW = 1 << 20  # bytes kept of a dead letter
+_json = msgspec.json.Encoder()
+
+
+class BatchId(NamedTuple):
+    """Which batch of which broker: `batch` is the number that the journal gives it."""
+
+    broker_id: str
+    batch: int
+
+
+class Announcement(NamedTuple):
+    """A message of the topic `items`: an item, or its withdrawal (a tombstone, `item` None)."""
+
+    item_id: str
+    item: Item | None
+    topic: str
+    partition: int
+    offset: int
+    produced_ms: int
+
+
+class DeadLetter(NamedTuple):
+    """A message that nobody could use, as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    produced_ms: int
+    reason: str
+    raw: bytes
+
+
+def version(produced_ms: int, offset: int) -> int:
+    """Orders messages by (produced_ms, offset) in 64 bits: the newest row of a key wins.
+
+    Offsets count modulo 2^22, which matters only for two messages of one key within one
+    millisecond and four million others between them.
+    """
+    return min(max(produced_ms, 0), _LAST_MS) * _OFFSETS + offset % _OFFSETS
+
+
+def rows_of(
+    step: Step, batch: BatchId, written_ms: int, raw: Mapping[Place, bytes] | None = None
+) -> list[Block]:
+    """Blocks to insert in this order: the journal first. Empty ones are left out.
+
+    `raw` gives the bytes of rejected messages as they came; without it they are encoded again.
+    """
+    slates = [_slate(s, batch.broker_id, written_ms) for s in step.slates]
+    letters = [_letter(r, raw or {}) for r in step.rejects]
+    blocks: list[Block] = [
+        ("events", EVENTS, [_event(d, n, batch, written_ms) for n, d in enumerate(step.accepted)]),
+        ("slates", SLATES, slates),
+        ("recommendations", SLATES, slates),
+        ("metrics", METRICS, _metrics(step, batch, written_ms)),
+        *dead_letter_rows(letters, batch.broker_id, written_ms),
+    ]
+    return [block for block in blocks if block[2]]
+
+
+def item_rows(
+    announcements: Iterable[Announcement], broker_id: str, written_ms: int
+) -> list[Block]:
+    """The block of table `items` (none without announcements)."""
+    rows = [_item(a, broker_id, written_ms) for a in announcements]
+    return [("items", ITEMS, rows)] if rows else []
+
+
+def dead_letter_rows(
+    letters: Iterable[DeadLetter], broker_id: str, written_ms: int
+) -> list[Block]:
+    """The block of table `dead_letters`; of each message at most a mebibyte is kept."""
+    rows: list[Row] = [
+        (
+            broker_id, one.topic, one.partition, one.offset, one.produced_ms,
+            one.reason.encode("utf-8", "backslashreplace"), one.raw[:_MAX_RAW], written_ms,
+        )
+        for one in letters
+    ]
+    return [("dead_letters", DEAD_LETTERS, rows)] if rows else []
+
+
+def _event(d: Delivery, position: int, batch: BatchId, written_ms: int) -> Row:
+    e: Event = d.event
+    return (
+        e.event_id, e.type, e.user_id, e.item_id, e.ts, e.session_id or "", e.price, e.quantity,
+        e.rating, e.query, e.text, e.slate_id or "", e.position,
+        _json.encode(e.context) if e.context is not None else b"",
+        batch.broker_id, d.topic, d.partition, d.offset, d.produced_ms,
+        batch.batch, position, written_ms,
+    )  # fmt: skip
+
+
+def _slate(s: Slate, broker_id: str, written_ms: int) -> Row:
+    items = s.recommendations
+    return (
+        s.user_id, s.slate_id, [r.item_id for r in items], [r.score for r in items],
+        [r.reason for r in items], [r.source for r in items], [r.propensity for r in items],
+        s.model_version, s.ts, broker_id, s.topic, s.partition, s.offset, s.produced_ms,
+        version(s.produced_ms, s.offset), written_ms,
+    )  # fmt: skip
+
+
+def _metrics(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
+    if not step.metrics:
+        return []
+    if step.accepted:
+        last = step.accepted[-1]
+        place = (last.topic, last.partition, last.offset)
+        produced_ms = last.produced_ms
+    else:  # a batch that learned nothing but measured something: keyed by its number
+        place, produced_ms = ("", -1, batch.batch), 0
+    return [_metric(m, batch, place, produced_ms, written_ms) for m in step.metrics]
+
+
+def _metric(m: Metric, batch: BatchId, place: Place, produced_ms: int, written_ms: int) -> Row:
+    return (
+        m.name, m.value, m.count, m.ts, batch.broker_id, *place, batch.batch, produced_ms,
+        version(produced_ms, place[2]), written_ms,
+    )  # fmt: skip
+
+
+def _letter(r: Reject, raw: Mapping[Place, bytes]) -> DeadLetter:
+    d = r.delivery
+    came = raw.get((d.topic, d.partition, d.offset))
+    if came is None:
+        came = _json.encode(d.event)
+    return DeadLetter(d.topic, d.partition, d.offset, d.produced_ms, r.reason, came)
+
+
+def _item(a: Announcement, broker_id: str, written_ms: int) -> Row:
+    item = a.item or Item(item_id=a.item_id)
+    return (
+        a.item_id, item.title, item.category, item.brand, item.price, item.description, item.tags,
+        item.stock, item.available_from, int(a.item is None), broker_id, a.topic, a.partition,
+        a.offset, a.produced_ms, version(a.produced_ms, a.offset), written_ms,
+    )  # fmt: skip
