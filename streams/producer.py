@@ -20,6 +20,10 @@ log = get_log("producer")
 MAX_IN_FLIGHT = 10_000  # records that are sent and not yet confirmed
 
 
+class DeliveryFailed(RuntimeError):
+    """A topic did not take what was sent to it; worth trying again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """What became of everything sent so far."""
@@ -53,13 +57,17 @@ class Producer:
         self.topic = topic
         self._room = threading.BoundedSemaphore(max_in_flight)
         self._counting = threading.Lock()
-        self._sent = self._confirmed = self._failed = 0
+        self._sent = self._confirmed = self._failed = self._failed_before = 0
         self._first_error: str | None = None
         self._timeout_s = delivery_timeout_s
         self._kafka = _connect(broker, delivery_timeout_s, options)
 
     def send_raw(
-        self, key: bytes | None, value: bytes | None, timestamp_ms: int | None = None
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        timestamp_ms: int | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
     ) -> None:
         """Queue one record (None as the value deletes the key from a compacted topic).
 
@@ -73,7 +81,9 @@ class Producer:
         with self._counting:
             self._sent += 1
         try:
-            future = self._kafka.send(self.topic, value, key=key, timestamp_ms=timestamp_ms)
+            future = self._kafka.send(
+                self.topic, value, key=key, timestamp_ms=timestamp_ms, headers=headers
+            )
         except (KafkaError, ValueError, TypeError) as error:
             self._failed_with(error)
             return
@@ -87,6 +97,14 @@ class Producer:
         except KafkaError as error:
             log.warning("flush_incomplete", topic=self.topic, error=str(error))
         return self.delivered()
+
+    def confirm(self) -> None:
+        """Flush; raises DeliveryFailed unless all records since the last call were confirmed."""
+        outcome = self.flush()
+        failed, self._failed_before = outcome.failed - self._failed_before, outcome.failed
+        if failed or outcome.confirmed + outcome.failed < outcome.sent:
+            error = outcome.first_error or "not confirmed in time"
+            raise DeliveryFailed(f"the topic {self.topic} did not take {failed} records: {error}")
 
     def delivered(self) -> Delivered:
         """The counts right now, without waiting."""

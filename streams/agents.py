@@ -1,0 +1,150 @@
+"""The agents: batches from Kafka into the pipeline, acknowledged in order once written.
+
+The shape, and why nothing is lost or doubled by it: one lock around a batch and around a
+hand-over; `owned` is set while partitions are ours; `done` holds the next offset of each
+partition; messages of an earlier generation of the group are left to their new owner; every
+message is acknowledged, in order, after its rows are written; when partitions are taken away,
+what was learned is written and committed inside the hook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import faust
+
+from infra.log import get_log
+from infra.settings import Settings
+from streams.learning import Message
+from streams.pipeline import Pipeline
+from streams.status import Status
+from streams.topics import EVENTS, ITEMS
+
+log = get_log("agents")
+
+HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
+
+Process = Callable[[list[Message], Callable[[], None]], Awaitable[None]]
+
+
+class Intake:
+    """Takes batches of Faust events into the pipeline while this worker owns their partitions."""
+
+    def __init__(self, app: faust.App, pipeline: Pipeline, status: Status) -> None:
+        self.owned = asyncio.Event()
+        self._app = app
+        self._pipeline = pipeline
+        self._status = status
+        self._lock = asyncio.Lock()
+        self._done: dict[tuple[str, int], int] = {}  # next offset of each partition
+        self._generation = 0  # how often partitions came: tells a stale batch
+
+    async def take(self, events: Sequence[Any], process: Process) -> None:
+        """One batch of `noack_take`. Never raises: an agent that raises would hang the app."""
+        try:
+            async with self._lock:
+                fresh = self._fresh(events)
+                if fresh:
+                    await self._process(fresh, process)
+        except Exception as error:
+            self._pipeline.fail(error)
+
+    async def hand_over(self, timeout_s: float = HAND_OVER_S) -> bool:
+        """Take no more; write and commit what was taken. False when time ran out first.
+
+        What was not written in time is not committed: whoever owns the partitions next gets it
+        again, and we still write it when the warehouse is back.
+        """
+        self.owned.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._lock:
+                    written = await self._pipeline.drain(timeout_s)
+        except TimeoutError:
+            written = False
+        self._done.clear()
+        self._generation += 1
+        await self._app.consumer.commit()
+        if not written:
+            log.warning("handed_over_unwritten", cure="it will be delivered again")
+        return written
+
+    def assigned(self) -> None:
+        self.owned.set()
+
+    def lag(self) -> dict[str, int]:
+        """Messages of each of our partitions that are not learned yet, by `topic/partition`."""
+        consumer: Any = self._app.consumer
+        lag = {}
+        for tp in sorted(consumer.assignment()):
+            end = consumer.highwater(tp) or 0
+            next_offset = self._done.get((tp.topic, tp.partition))
+            if next_offset is None:
+                next_offset = consumer._committed_offset[tp] or 0
+            lag[f"{tp.topic}/{tp.partition}"] = max(0, end - next_offset)
+        return lag
+
+    def _fresh(self, events: Sequence[Any]) -> list[Any]:
+        if not self.owned.is_set():
+            return []
+        current, done = self._app.consumer_generation_id, self._done
+        return [
+            e
+            for e in events
+            if e.message.generation_id == current
+            and e.message.offset >= done.get((e.message.topic, e.message.partition), 0)
+        ]
+
+    async def _process(self, events: list[Any], process: Process) -> None:
+        generation = self._generation
+        messages = [_message(e.message) for e in events]
+
+        def acknowledge() -> None:
+            for event in events:
+                event.ack()
+
+        self._status.took(len(messages))
+        await process(messages, acknowledge)
+        if generation == self._generation:
+            for m in messages:
+                self._done[m.topic, m.partition] = m.offset + 1
+
+
+def add_agents(app: faust.App, settings: Settings, pipeline: Pipeline, status: Status) -> Intake:
+    """Register the agents and the hooks of `app`; they start with it."""
+    intake = Intake(app, pipeline, status)
+    events = app.topic(EVENTS, key_type=bytes, value_type=bytes)
+    items = app.topic(ITEMS, key_type=bytes, value_type=bytes)
+    within = settings.linger_ms / 1000
+
+    @app.agent(events, name="learn")
+    async def learn(stream: Any) -> None:
+        async for batch in stream.noack_take(settings.batch, within=within):
+            await intake.take(batch, pipeline.learn)
+
+    @app.agent(items, name="announce")
+    async def announce(stream: Any) -> None:
+        async for batch in stream.noack_take(settings.batch, within=within):
+            await intake.take(batch, pipeline.announce)
+
+    async def revoked(*_: Any, **__: Any) -> None:
+        await intake.hand_over()
+
+    async def assigned(*_: Any, assigned: Any, **__: Any) -> None:
+        log.info("partitions_assigned", count=len(assigned))
+        intake.assigned()
+
+    async def before_shutdown(*_: Any, **__: Any) -> None:
+        await intake.hand_over(settings.shutdown_s / 2)
+
+    app.on_partitions_revoked.connect(revoked)
+    app.on_partitions_assigned.connect(assigned)
+    app.on_before_shutdown.connect(before_shutdown)
+    return intake
+
+
+def _message(m: Any) -> Message:
+    produced_ms = round(m.timestamp * 1000) if m.timestamp is not None else -1
+    return Message(m.topic, m.partition, m.offset, produced_ms, m.key, m.value)

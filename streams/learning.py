@@ -1,0 +1,220 @@
+"""Raw messages through the core: decode, recall histories, step; find what poisons a batch.
+
+Everything here is synchronous and runs in one thread, because the core takes one caller at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from infra.log import get_log
+from infra.rows import Announcement, DeadLetter, Place
+from infra.warehouse_types import Warehouse, WarehouseError
+from online.core import Recommender
+from online.events import Delivery, Item, item_fault
+from online.step import Reject, Step
+from streams.codec import Fault, decode_event, decode_item
+
+log = get_log("learning")
+
+MAX_REASON = 500  # characters
+QUALITY_S = 0.25
+
+
+class Message(NamedTuple):
+    """A record of a topic as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    produced_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(slots=True)
+class Learned:
+    """What one batch did: to be written, then acknowledged."""
+
+    step: Step = field(default_factory=Step)  # its rejects are in `letters`
+    letters: list[DeadLetter] = field(default_factory=list)
+    announcements: list[Announcement] = field(default_factory=list)
+    other_keys: int = 0  # events whose Kafka key is not their user_id
+
+
+class Poisoned(Exception):
+    """The core raised on a batch. Nothing is lost: give the batch to `Learner.rescue`."""
+
+    def __init__(self, batch: list[Delivery], learned: Learned, raw: dict[Place, bytes]) -> None:
+        super().__init__("the core raised")
+        self.batch = batch
+        self.learned = learned
+        self.raw = raw
+
+
+class Learner:
+    """The core together with the histories that it needs."""
+
+    def __init__(self, core: Recommender, warehouse: Warehouse, max_record_bytes: int) -> None:
+        self.core = core
+        self.quality: dict[str, Any] = {}  # a copy for other threads, at most QUALITY_S old
+        self._quality_at = 0.0
+        self._warehouse = warehouse
+        self._max_record_bytes = max_record_bytes
+
+    def learn(self, messages: list[Message], now_ms: int) -> Learned:
+        """Decode and step one batch of events.
+
+        Raises WarehouseError while histories cannot be read (nothing was learned: try again) and
+        Poisoned when the core raised.
+        """
+        learned = Learned()
+        batch: list[Delivery] = []
+        raw: dict[Place, bytes] = {}
+        for m in messages:
+            event = decode_event(m.value, self._max_record_bytes)
+            if isinstance(event, Fault):
+                learned.letters.append(self._letter(m, event.reason))
+                continue
+            # a stranger's key only endangers the order of that user's events: accept and count
+            learned.other_keys += m.key is not None and m.key != event.user_id.encode()
+            batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
+            raw[m.topic, m.partition, m.offset] = m.value or b""
+        if not batch:
+            return learned
+        try:
+            self.recall(batch)
+            learned.step = self.core.step(batch, now_ms)
+        except (WarehouseError, MemoryError):
+            raise
+        except Exception as error:
+            log.error("core_raised", error=f"{type(error).__name__}: {error}", events=len(batch))
+            raise Poisoned(batch, learned, raw) from error
+        return self._settle(learned, raw)
+
+    def recall(self, batch: list[Delivery]) -> None:
+        """Give the core the histories of those users of `batch` that it does not hold."""
+        missing = self.core.missing(batch)
+        if missing:
+            limit = self.core.history_limit
+            self.core.restore(self._warehouse.read(missing, before(batch), limit))
+
+    def rescue(self, poisoned: Poisoned, now_ms: int) -> Learned:
+        """Learn a poisoned batch in halves until only the culprits are left; they are rejected.
+
+        Call when everything learned before is in the warehouse: what the failed attempt had
+        already learned looks like a duplicate to the core, and the journal tells it from a true
+        one. Raises WarehouseError.
+        """
+        batch = poisoned.batch
+        users = sorted({d.event.user_id for d in batch})
+        past = self._warehouse.read(users, before(batch), self.core.history_limit)
+        known = {e.event_id for history in past.values() for e in history}
+        step = Step()
+        slates = {}
+        for part in self._parts(batch, now_ms, step):
+            slates.update({s.user_id: s for s in part.slates})
+        refused = {r.delivery[1:4] for r in step.rejects}
+        for d in batch:
+            if d[1:4] in refused:
+                continue
+            if d.event.event_id in known:
+                step.duplicates += 1
+                continue
+            known.add(d.event.event_id)
+            step.accepted.append(d)
+        step.slates = list(slates.values())
+        poisoned.learned.step = step
+        return self._settle(poisoned.learned, poisoned.raw)
+
+    def announce(self, messages: list[Message]) -> Learned:
+        """Apply one batch of the topic `items`: announcements and tombstones, in order."""
+        learned = Learned()
+        for m in messages:
+            if m.value is None:
+                self._withdraw(m, learned)
+                continue
+            item = decode_item(m.value, self._max_record_bytes)
+            if isinstance(item, Fault):
+                learned.letters.append(self._letter(m, item.reason))
+                continue
+            self._announce(m, item, learned)
+        return learned
+
+    def _announce(self, m: Message, item: Item, learned: Learned) -> None:
+        fault = item_fault(item)
+        if fault:
+            learned.letters.append(self._letter(m, f"invalid: {fault}"))
+            return
+        try:
+            self.core.announce([item])
+        except Exception as error:
+            learned.letters.append(self._letter(m, f"poison: {type(error).__name__}: {error}"))
+            return
+        place = (m.topic, m.partition, m.offset, m.produced_ms)
+        learned.announcements.append(Announcement(item.item_id, item, *place))
+
+    def _withdraw(self, m: Message, learned: Learned) -> None:
+        item_id = (m.key or b"").decode("utf-8", "replace")
+        fault = item_fault(Item(item_id=item_id))
+        if fault or m.key is None or item_id.encode() != m.key:
+            reason = "invalid: a tombstone needs the item_id as its key"
+            learned.letters.append(self._letter(m, reason))
+            return
+        self.core.withdraw([item_id])
+        place = (m.topic, m.partition, m.offset, m.produced_ms)
+        learned.announcements.append(Announcement(item_id, None, *place))
+
+    def _parts(self, batch: list[Delivery], now_ms: int, total: Step) -> Iterable[Step]:
+        """Steps of ever smaller parts, in order; rejects and metrics are added to `total`."""
+        waiting = [batch[len(batch) // 2 :], batch[: len(batch) // 2]]  # the last one is next
+        while waiting:
+            part = waiting.pop()
+            if not part:
+                continue
+            try:
+                self.recall(part)
+                step = self.core.step(part, now_ms)
+            except (WarehouseError, MemoryError):
+                raise
+            except Exception as error:
+                if len(part) == 1:
+                    reason = f"poison: {type(error).__name__}: {error}"[:MAX_REASON]
+                    total.rejects.append(Reject(part[0], reason))
+                else:
+                    middle = len(part) // 2
+                    waiting += [part[middle:], part[:middle]]
+                continue
+            total.rejects += step.rejects
+            total.metrics += step.metrics
+            yield step
+
+    def _settle(self, learned: Learned, raw: dict[Place, bytes]) -> Learned:
+        """Turn rejects into dead letters with the bytes that came."""
+        for reject in learned.step.rejects:
+            d = reject.delivery
+            came = raw.get((d.topic, d.partition, d.offset), b"")
+            learned.letters.append(
+                DeadLetter(d.topic, d.partition, d.offset, d.produced_ms,
+                           reject.reason[:MAX_REASON], came)
+            )  # fmt: skip
+        learned.step.rejects = []
+        if time.monotonic() - self._quality_at > QUALITY_S:
+            self.quality, self._quality_at = dict(self.core.quality()), time.monotonic()
+        return learned
+
+    def _letter(self, m: Message, reason: str) -> DeadLetter:
+        came = (m.value or b"")[: self._max_record_bytes]
+        return DeadLetter(m.topic, m.partition, m.offset, m.produced_ms, reason[:MAX_REASON], came)
+
+
+def before(batch: list[Delivery]) -> dict[tuple[str, int], int]:
+    """The lowest offset of each partition in `batch`: histories must not reach into it."""
+    lowest: dict[tuple[str, int], int] = {}
+    for d in batch:
+        tp = (d.topic, d.partition)
+        lowest[tp] = min(d.offset, lowest.get(tp, d.offset))
+    return lowest

@@ -1,0 +1,151 @@
+"""The one path from raw messages to rows: learn in one thread, write in another, bounded.
+
+    messages ──learn (thread 1)──► queue of 2 ──write (thread 2)──► acknowledge
+
+While batch n is being written, batch n+1 is learned. When the warehouse is away, writing is
+tried again until it works; the queue fills, `learn` waits, and Kafka keeps what comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from infra.log import get_log
+from infra.rows import BatchId
+from infra.warehouse_types import WarehouseError
+from streams.learning import Learned, Learner, Message, Poisoned
+from streams.producer import DeliveryFailed
+from streams.status import Status
+from streams.topics import BrokerUnreachable
+from streams.writing import Work, Writer
+
+log = get_log("pipeline")
+
+WAITING = 2  # learned batches that wait to be written
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """Learns batches in order and writes them in order. Use from one event loop.
+
+    `failed` is set to the error that this worker cannot live with; whoever runs it must stop then.
+    """
+
+    def __init__(
+        self, learner: Learner, writer: Writer, status: Status, broker_id: str, last_batch: int = 0
+    ) -> None:
+        self._learner = learner
+        self._writer = writer
+        self._status = status
+        self._broker_id = broker_id
+        self._last_batch = last_batch
+        self._queue: asyncio.Queue[Work] = asyncio.Queue(WAITING)
+        self._learning = ThreadPoolExecutor(1, "learn")
+        self._writing = ThreadPoolExecutor(1, "write")
+        self._task: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._write_all(), name="write")
+
+    async def learn(self, messages: list[Message], written: Callable[[], None]) -> None:
+        """Learn one batch of events; returns when it is queued to be written.
+
+        `written()` is called on the event loop when all its rows are in the warehouse.
+        """
+        try:
+            learned = await self._persist(
+                "histories", lambda: self._learner.learn(messages, _now_ms()), self._learning
+            )
+        except Poisoned as poisoned:
+            learned = await self._rescue(poisoned)
+        await self._enqueue(learned, written)
+
+    async def announce(self, messages: list[Message], written: Callable[[], None]) -> None:
+        """Apply one batch of items to the catalogue; returns when it is queued to be written."""
+        learned = await self._in(self._learning, lambda: self._learner.announce(messages))
+        await self._enqueue(learned, written)
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until everything learned is written; False when time ran out first."""
+        try:
+            await asyncio.wait_for(self._queue.join(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Stop writing at once; `drain` first. What is unwritten was not acknowledged."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._learning.shutdown(wait=False, cancel_futures=True)
+        self._writing.shutdown(wait=False, cancel_futures=True)
+
+    def fail(self, error: BaseException) -> None:
+        """Something happened that must not be survived: say it and let the worker end."""
+        if not self.failed.done():
+            log.error("pipeline_failed", error=f"{type(error).__name__}: {error}")
+            self.failed.set_result(error)
+
+    async def _rescue(self, poisoned: Poisoned) -> Learned:
+        """Find the culprits once everything before them is in the warehouse."""
+        await self._queue.join()
+        return await self._persist(
+            "histories", lambda: self._learner.rescue(poisoned, _now_ms()), self._learning
+        )
+
+    async def _enqueue(self, learned: Learned, written: Callable[[], None]) -> None:
+        # the journal's number: the time in microseconds, made to rise strictly
+        self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
+        work = Work(learned, BatchId(self._broker_id, self._last_batch), written)
+        await self._queue.put(work)
+
+    async def _write_all(self) -> None:
+        while True:
+            work = await self._queue.get()
+            try:
+                await self._persist("rows", partial(self._write, work), self._writing)
+                self._status.wrote(work.learned, _now_ms())
+                work.written()
+            except Exception as error:
+                self.fail(error)
+                return  # not done: `drain` must not believe that it was written
+            self._queue.task_done()
+
+    def _write(self, work: Work) -> None:
+        self._writer.write(work, _now_ms())
+
+    async def _persist(self, what: str, call: Callable[[], T], thread: ThreadPoolExecutor) -> T:
+        """Call until the warehouse answers. The pause grows; the state shows in /health."""
+        pause_s, attempt = FIRST_PAUSE_S, 1
+        while True:
+            try:
+                answer = await self._in(thread, call)
+            except RETRIED as error:
+                self._status.warehouse_fails(f"{type(error).__name__}: {error}", attempt)
+                log.warning("warehouse_away", what=what, attempt=attempt, error=str(error),
+                            next_try_s=pause_s)  # fmt: skip
+                await asyncio.sleep(pause_s)
+                pause_s, attempt = min(2 * pause_s, LONGEST_PAUSE_S), attempt + 1
+            else:
+                if attempt > 1:
+                    log.info("warehouse_back", what=what, attempts=attempt)
+                self._status.warehouse_works()
+                return answer
+
+    @staticmethod
+    async def _in(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(thread, call)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,204 @@
+"""What a running worker says about itself: health, Prometheus metrics, and where it runs."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from infra.address import BrokerAddress
+from infra.settings import Settings
+from streams.learning import Learned
+
+FRESHNESS_OF = 10_000  # newest rows whose freshness is kept
+RATE_OVER_S = 5.0
+RUNNING_FILE = "running.json"
+
+
+class Status:
+    """Counts and states of one worker; written and read on its event loop only."""
+
+    def __init__(self) -> None:
+        self.state = "starting"  # starting | ok | stopping
+        self.detail = ""  # what it is doing while it starts or stops
+        self.broker: dict[str, Any] = {}
+        self.warehouse: dict[str, Any] = {"status": "ok"}
+        self.lag: Callable[[], dict[str, int]] = dict
+        self.quality: Callable[[], dict[str, Any]] = dict
+        self.taken = self.events = self.duplicates = self.rejects = self.items = 0
+        self.slates = self.batches = self.other_keys = 0
+        self._freshness: collections.deque[int] = collections.deque(maxlen=FRESHNESS_OF)
+        self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=5000)
+        self._last_batch: float | None = None
+
+    def took(self, messages: int) -> None:
+        """Messages came from Kafka."""
+        self.taken += messages
+
+    def wrote(self, learned: Learned, now_ms: int) -> None:
+        """All rows of a batch became readable at `now_ms` (epoch milliseconds)."""
+        step = learned.step
+        self.batches += 1
+        self.events += len(step.accepted)
+        self.slates += len(step.slates)
+        self.duplicates += step.duplicates
+        self.rejects += len(learned.letters)
+        self.items += len(learned.announcements)
+        self.other_keys += learned.other_keys
+        self._freshness.extend(
+            max(0, now_ms - d.produced_ms) for d in step.accepted if d.produced_ms > 0
+        )
+        self._last_batch = time.monotonic()
+        self._recent.append((self._last_batch, len(step.accepted)))
+
+    def warehouse_fails(self, error: str, attempt: int) -> None:
+        since = self.warehouse.get("since_ms") or int(time.time() * 1000)
+        self.warehouse = {"status": "away", "error": error, "attempts": attempt, "since_ms": since}
+
+    def warehouse_works(self) -> None:
+        if self.warehouse["status"] != "ok":
+            self.warehouse = {"status": "ok"}
+
+    def events_per_second(self) -> float:
+        """Events written per second, over the last five."""
+        horizon = time.monotonic() - RATE_OVER_S
+        return sum(count for at, count in self._recent if at > horizon) / RATE_OVER_S
+
+    def freshness_ms(self) -> dict[str, int | None]:
+        """Produced to readable, of the newest rows: median and 99th percentile, milliseconds."""
+        ordered = sorted(self._freshness)
+        if not ordered:
+            return {"p50": None, "p99": None, "count": 0}
+        return {
+            "p50": ordered[len(ordered) // 2],
+            "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
+            "count": len(ordered),
+        }
+
+    def health(self) -> dict[str, Any]:
+        """The answer of GET /health. `status`: starting, ok, degraded or stopping."""
+        away = self.state == "ok" and self.warehouse["status"] != "ok"
+        age = None if self._last_batch is None else time.monotonic() - self._last_batch
+        return {
+            "status": "degraded" if away else self.state,
+            "detail": self.detail,
+            "broker": self.broker,
+            "warehouse": self.warehouse,
+            "lag": self.lag(),
+            "last_batch_age_s": None if age is None else round(age, 3),
+            "events_total": self.events,
+            "events_per_second": round(self.events_per_second(), 1),
+            "messages_taken": self.taken,
+            "batches": self.batches,
+            "slates": self.slates,
+            "items": self.items,
+            "rejects": self.rejects,
+            "duplicates": self.duplicates,
+            "other_keys": self.other_keys,
+            "freshness_ms": self.freshness_ms(),
+            "quality": self.quality(),
+        }
+
+
+class Prometheus:
+    """The same as Prometheus metrics, computed when they are asked for."""
+
+    COUNTERS = {
+        "events": "events written",
+        "duplicates": "events dropped as duplicates",
+        "rejects": "messages sent to dead letters",
+        "slates": "slates written",
+        "items": "announcements and withdrawals of items written",
+        "batches": "batches written",
+    }
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def page(self) -> bytes:
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        status, health = self._status, self._status.health()
+        for name, meaning in self.COUNTERS.items():
+            yield CounterMetricFamily(f"freshrec_{name}", meaning, value=getattr(status, name))
+        up = float(health["status"] == "ok")
+        yield GaugeMetricFamily("freshrec_healthy", "1 when everything works", value=up)
+        rate = health["events_per_second"]
+        yield GaugeMetricFamily("freshrec_events_per_second", "events written a second", value=rate)
+        lag = GaugeMetricFamily(
+            "freshrec_lag", "messages not learned", labels=["topic", "partition"]
+        )
+        for place, behind in health["lag"].items():
+            lag.add_metric(place.rsplit("/", 1), behind)
+        yield lag
+        fresh = GaugeMetricFamily(
+            "freshrec_freshness_seconds", "produced to readable", labels=["quantile"]
+        )
+        for quantile, key in (("0.5", "p50"), ("0.99", "p99")):
+            if health["freshness_ms"][key] is not None:
+                fresh.add_metric([quantile], health["freshness_ms"][key] / 1000)
+        yield fresh
+        quality = GaugeMetricFamily("freshrec_quality", "prequential quality", labels=["metric"])
+        for name, value in health["quality"].items():
+            if isinstance(value, int | float):
+                quality.add_metric([name], value)
+        yield quality
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running worker, for other commands: a small file in its state folder."""
+
+    pid: int
+    broker: str  # host:port, or as FRESHREC_BROKER shows it
+    http: str  # host:port
+    cluster_id: str
+    embedded: bool
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{self.http}"
+
+    def save(self, state: Path) -> None:
+        """Write the file at once: a reader sees all of it or nothing."""
+        draft = state / f"{RUNNING_FILE}.{os.getpid()}"
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(state / RUNNING_FILE)
+
+    @classmethod
+    def load(cls, state: Path) -> Running | None:
+        """The worker that runs with this state folder; None if none does."""
+        try:
+            running = cls(**json.loads((state / RUNNING_FILE).read_text()))
+            os.kill(running.pid, 0)
+        except PermissionError:
+            return running  # alive, and another user's
+        except (OSError, ValueError, TypeError):
+            return None
+        return running
+
+    @staticmethod
+    def forget(state: Path) -> None:
+        (state / RUNNING_FILE).unlink(missing_ok=True)
+
+
+def reachable_broker(settings: Settings) -> BrokerAddress | None:
+    """Where clients find the broker; None when it is embedded and nothing runs."""
+    if not settings.broker.embedded:
+        return settings.broker
+    running = Running.load(settings.state)
+    return BrokerAddress.at(running.broker) if running and running.embedded else None

@@ -1,0 +1,330 @@
+"""The composition root: settings in, a running worker out.
+
+freshrec up       →  run_up(settings)       the parts that are embedded, and a worker
+freshrec worker   →  run_worker(settings)   a worker against your own broker
+python -m streams.worker                    either, by what FRESHREC_BROKER says
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from infra.address import BrokerAddress
+from infra.broker import BrokerError, EmbeddedBroker
+from infra.log import configure, get_log
+from infra.settings import Settings, SettingsError
+from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
+from online.core import Recommender, RecommenderConfig
+from streams.agents import Intake, add_agents
+from streams.app import make_app
+from streams.http import HttpError, HttpServer
+from streams.learning import Learner
+from streams.pipeline import Pipeline
+from streams.producer import Producer
+from streams.recovery import recover
+from streams.status import Running, Status
+from streams.topics import (
+    DEAD_LETTERS,
+    RECOMMENDATIONS,
+    BrokerUnreachable,
+    cluster_id,
+    ensure_topics,
+)
+from streams.writing import Writer
+
+log = get_log("worker")
+
+T = TypeVar("T")
+PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
+CHECK_S = 0.2
+
+
+class WorkerError(RuntimeError):
+    """The worker cannot run; the message is for its user."""
+
+
+EXPECTED = (
+    WorkerError, SettingsError, BrokerError, BrokerUnreachable, WarehouseError, HttpError,
+)  # fmt: skip
+
+
+def run_up(settings: Settings) -> int:
+    """Run a worker, and the embedded broker if that is configured, until SIGINT or SIGTERM.
+
+    Returns the exit code: 0 after a graceful stop, 1 after a failure, which is logged.
+    """
+    configure(settings.log_level, settings.log_format)
+    for said in settings.unknown:
+        log.warning("unknown_setting", said=said)
+    try:
+        with _claimed(settings.state), _broker(settings) as (address, broker):
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's threads too
+            return asyncio.run(Worker(settings, address, broker).run())
+    except EXPECTED as error:
+        log.error("worker_ended", error=str(error))
+        return 1
+
+
+def run_worker(settings: Settings) -> int:
+    """Run a worker against the configured broker, which must not be the embedded one."""
+    if settings.broker.embedded:
+        configure(settings.log_level, settings.log_format)
+        log.error("worker_ended", error="FRESHREC_BROKER=embedded belongs to one process: use "
+                  "`freshrec up`, or set FRESHREC_BROKER=kafka://host:port")  # fmt: skip
+        return 1
+    return run_up(settings)
+
+
+class Worker:
+    """One worker process: start, run until told to stop, stop without losing anything."""
+
+    def __init__(
+        self, settings: Settings, address: BrokerAddress, broker: EmbeddedBroker | None
+    ) -> None:
+        self._settings = settings
+        self._address = address
+        self._broker = broker
+        self._stopping = threading.Event()
+        self._status = Status()
+        self._status.broker = {"address": str(address), "embedded": broker is not None}
+
+    async def run(self) -> int:
+        """Everything from connecting to the last commit. Returns the exit code."""
+        self._listen_to_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            warehouse = await self._open_warehouse(stack)
+            http = HttpServer(self._status, self._sql_routes(warehouse))
+            where = await http.start(self._settings.http_host, self._settings.http_port)
+            stack.push_async_callback(http.stop)
+            self._save_running(where, warehouse.broker_id, stack)
+            return await self._serve(warehouse)
+
+    async def _serve(self, warehouse: Warehouse) -> int:
+        settings, status = self._settings, self._status
+        core = Recommender(_config(settings))
+        last_batch = await asyncio.to_thread(self._prepare, core, warehouse)
+        if self._stopping.is_set():
+            return 0
+        learner = Learner(core, warehouse, settings.max_record_bytes)
+        status.quality = lambda: learner.quality
+        with self._producers() as (letters, slates):
+            writer = Writer(warehouse, letters, slates)
+            pipeline = Pipeline(learner, writer, status, warehouse.broker_id, last_batch)
+            app = make_app(settings, self._address)
+            intake = add_agents(app, settings, pipeline, status)
+            status.lag = intake.lag
+            status.detail = "joining the consumer group"
+            app.finalize()
+            pipeline.start()
+            await app.start()
+            try:
+                code = await self._watch(app, pipeline, intake)
+                if code == 0 and self._broker is not None:
+                    await self._read_out(intake)
+            finally:
+                status.state = "stopping"
+                await self._stop_app(app, pipeline)
+        log.info("worker_stopped", events=status.events, rejects=status.rejects,
+                 duplicates=status.duplicates)  # fmt: skip
+        return code
+
+    async def _watch(self, app: Any, pipeline: Pipeline, intake: Intake) -> int:
+        """Until a signal (0), or until something fails (1)."""
+        status = self._status
+        while not self._stopping.is_set():
+            if status.state == "starting" and intake.owned.is_set():
+                status.state, status.detail = "ok", ""
+                log.info("worker_ready", broker=str(self._address))
+            if pipeline.failed.done():
+                return 1
+            if app.crashed or app.should_stop:
+                log.error("faust_stopped", reason=str(getattr(app, "_crash_reason", "")))
+                return 1
+            if self._broker is not None and not self._broker.alive():
+                log.error("broker_died", cure="start again; events not in the warehouse are gone")
+                return 1
+            await asyncio.sleep(CHECK_S)
+        return 0
+
+    async def _read_out(self, intake: Intake) -> None:
+        """The embedded broker's log dies with us: read what is in it first, within bounds."""
+        deadline = time.monotonic() + self._settings.shutdown_s * 0.4
+        calm_since, taken = time.monotonic(), -1
+        while time.monotonic() < deadline:
+            behind = sum(intake.lag().values())
+            if behind or taken != self._status.taken:
+                calm_since, taken = time.monotonic(), self._status.taken
+            elif time.monotonic() - calm_since > 0.3:
+                return
+            await asyncio.sleep(0.05)
+        log.warning("events_left", behind=sum(intake.lag().values()),
+                    cure="stop the producers first, or raise FRESHREC_SHUTDOWN_S")  # fmt: skip
+
+    async def _stop_app(self, app: Any, pipeline: Pipeline) -> None:
+        try:
+            await asyncio.wait_for(app.stop(), self._settings.shutdown_s * 0.8)
+        except TimeoutError:
+            log.warning("stop_took_too_long", cure="unwritten events will be delivered again")
+        await pipeline.stop()
+
+    async def _open_warehouse(self, stack: contextlib.AsyncExitStack) -> Warehouse:
+        """Topics and warehouse, each waited for a while: in a cluster all start at once."""
+        s = self._settings
+        found = await self._patiently(
+            lambda: ensure_topics(self._address, s.partitions, s.replication, s.max_record_bytes)
+        )
+        self._status.broker["partitions"] = found
+        identity = (
+            self._broker.cluster_id
+            if self._broker
+            else await asyncio.to_thread(cluster_id, self._address)
+        )
+        self._status.broker["cluster_id"] = identity
+        warehouse = connect(s.warehouse_url, identity)
+        stack.callback(warehouse.close)
+        applied = await self._patiently(warehouse.migrate)
+        if applied:
+            log.info("migrated", migrations=",".join(applied))
+        return warehouse
+
+    async def _patiently(self, call: Callable[[], T]) -> T:
+        deadline = time.monotonic() + (0 if self._broker else PATIENCE_S)
+        while True:
+            try:
+                return await asyncio.to_thread(call)
+            except (WarehouseUnavailable, BrokerUnreachable) as error:
+                if time.monotonic() > deadline or self._stopping.is_set():
+                    raise
+                log.warning("not_there_yet", error=str(error))
+                await asyncio.sleep(1.0)
+
+    def _prepare(self, core: Recommender, warehouse: Warehouse) -> int:
+        """Fill the core with what is known; returns the last journalled batch number."""
+        status = self._status
+        status.detail = "compiling"
+        warm_up = getattr(core, "warm_up", None)
+        if warm_up is not None:
+            warm_up()
+        status.detail = "reading the catalogue"
+        items = warehouse.catalogue()
+        core.announce(items)
+        log.info("catalogue_announced", items=len(items))
+
+        def progress(done: int, total: int) -> None:
+            status.detail = f"learning the journal again: {done} of {total} events"
+
+        return recover(
+            core, warehouse, self._settings.recover_events, self._stopping.is_set, progress
+        )
+
+    @contextlib.contextmanager
+    def _producers(self) -> Iterator[tuple[Producer, Producer | None]]:
+        room = {"max_request_size": max(2 * self._settings.max_record_bytes, 2_000_000)}
+        with contextlib.ExitStack() as stack:
+            letters = Producer(self._address, DEAD_LETTERS, **room)
+            stack.callback(letters.close, 1.0)
+            slates = None
+            if self._settings.publish:
+                slates = Producer(self._address, RECOMMENDATIONS, **room)
+                stack.callback(slates.close, 1.0)
+            yield letters, slates
+
+    def _sql_routes(self, warehouse: Warehouse) -> Callable[[Any], None] | None:
+        try:
+            from infra import sql_http
+        except ImportError:
+            return None
+        return lambda app: sql_http.add_routes(app, warehouse)
+
+    def _save_running(self, where: str, broker_id: str, stack: contextlib.AsyncExitStack) -> None:
+        embedded = self._broker is not None
+        broker = self._broker.address if self._broker else str(self._address)
+        Running(os.getpid(), broker, where, broker_id, embedded).save(self._settings.state)
+        stack.callback(Running.forget, self._settings.state)
+
+    def _listen_to_signals(self) -> None:
+        def on_signal() -> None:
+            if self._stopping.is_set():
+                log.warning("forced", cure="unwritten events will be delivered again")
+                os._exit(130)
+            self._stopping.set()
+            self._status.state = "stopping"
+            log.info("stopping", within_s=self._settings.shutdown_s)
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+
+
+def _config(settings: Settings) -> RecommenderConfig:
+    wanted: dict[str, Any] = {
+        "k": settings.slate,
+        "seed": settings.seed,
+        "exclude_seen": settings.exclude_seen,
+        "memory_mb": settings.memory_mb,
+    }
+    known = {field.name for field in fields(RecommenderConfig)}
+    return RecommenderConfig(**{name: v for name, v in wanted.items() if name in known})
+
+
+@contextlib.contextmanager
+def _broker(settings: Settings) -> Iterator[tuple[BrokerAddress, EmbeddedBroker | None]]:
+    if not settings.broker.embedded:
+        yield settings.broker, None
+        return
+    broker = EmbeddedBroker()
+    broker.start(settings.broker.port)
+    try:
+        yield BrokerAddress.at(broker.address), broker
+    finally:
+        broker.stop()
+
+
+@contextlib.contextmanager
+def _claimed(state: Path) -> Iterator[None]:
+    """One worker a state folder."""
+    import fcntl
+
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "worker.lock").open("a")
+    except OSError as error:
+        raise WorkerError(
+            f"FRESHREC_STATE={str(state)!r} cannot be used ({error.strerror}): name a folder "
+            "that this user may write to"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            running = Running.load(state)
+            who = f" (pid {running.pid})" if running else ""
+            raise WorkerError(
+                f"another worker{who} uses the state folder {str(state)!r}: stop it, or set "
+                "FRESHREC_STATE to another folder"
+            ) from None
+        yield
+
+
+def main() -> None:
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        sys.exit(str(error))
+    sys.exit(run_up(settings))
+
+
+if __name__ == "__main__":
+    main()
