@@ -1,0 +1,187 @@
+"""The demo's worker: its state folder, and `freshrec up` as a child process."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.settings import Settings
+from infra.warehouse import WarehouseError, connect
+from streams.status import Running
+
+MARK = "demo.json"  # in the state folder: these brokers' events are the demo's own
+READY_S = 120.0  # a first start compiles
+LAST_WORDS = 12  # lines of the log that are shown when the worker ended
+
+
+class DemoError(RuntimeError):
+    """The demo cannot run; the message says why and what to do."""
+
+
+def claim_state(settings: Settings) -> None:
+    """Empty the warehouse that an earlier demo left; refuse one that holds anything else."""
+    state = settings.state
+    cure = "run the demo elsewhere: FRESHREC_STATE=another-folder freshrec demo"
+    running = Running.load(state)
+    if running:
+        raise DemoError(
+            f"a worker (pid {running.pid}) runs with the state folder {str(state)!r}: stop it, or"
+            f" {cure}"
+        )
+    folder = state / "warehouse"
+    if not folder.exists():
+        return
+    if _foreign_events(folder, _marked(state)):
+        raise DemoError(
+            f"{str(folder)!r} holds events that are not the demo's, and the demo starts empty:"
+            f" move it away, or {cure}"
+        )
+    shutil.rmtree(folder)
+    (state / MARK).unlink(missing_ok=True)
+
+
+def _marked(state: Path) -> list[str]:
+    try:
+        return [str(broker) for broker in json.loads((state / MARK).read_text())["brokers"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _foreign_events(folder: Path, brokers: list[str]) -> bool:
+    """Whether the warehouse holds events of another broker, or cannot be read as one of ours."""
+    try:
+        warehouse = connect(f"chdb://{folder.absolute()}")
+    except WarehouseError:
+        return True
+    try:
+        found = warehouse.query("SELECT DISTINCT broker_id FROM events").rows
+        return any(broker not in brokers for (broker,) in found)
+    except WarehouseError:
+        return bool(warehouse.query("SHOW TABLES").rows)  # a start that got no further is nobody's
+    finally:
+        warehouse.close()
+
+
+class DemoWorker:
+    """Broker, warehouse and worker as one child process. Use it in a `with` block."""
+
+    def __init__(self, settings: Settings, log: Path) -> None:
+        self._state = settings.state.absolute()
+        self._http = _free_address(settings)
+        self._shutdown_s = settings.shutdown_s
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.running: Running  # known once ready
+
+    def __enter__(self) -> DemoWorker:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        own = {
+            "FRESHREC_BROKER": "embedded",
+            "FRESHREC_WAREHOUSE": "",  # in the state folder, whatever `.env` says
+            "FRESHREC_STATE": str(self._state),
+            "FRESHREC_HTTP": self._http,
+        }
+        with self._log.open("wb") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "streams.worker"],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **own},
+                start_new_session=True,  # Ctrl-C is for the demo, which then stops the worker
+                preexec_fn=_die_with(os.getpid()),
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(self._shutdown_s + 5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def await_ready(self, waiting: Callable[[float], None]) -> Running:
+        """Where it runs, once it takes events; `waiting` is told the seconds. Raises DemoError."""
+        began = time.monotonic()
+        while (seconds := time.monotonic() - began) < READY_S:
+            if not self.alive():
+                raise DemoError(f"the worker did not start: see {self._log}\n{self.last_words()}")
+            running = Running.load(self._state)
+            if running and self._process and running.pid == self._process.pid and _healthy(running):
+                self._mark(running)
+                self.running = running
+                return running
+            waiting(seconds)
+            time.sleep(0.2)
+        raise DemoError(f"the worker was not ready after {READY_S:.0f} s: see {self._log}")
+
+    def wait(self) -> None:
+        """Until the worker ends, or Ctrl-C."""
+        if self._process is not None:
+            try:
+                self._process.wait()
+            except KeyboardInterrupt:
+                return
+
+    def last_words(self) -> str:
+        """The end of the worker's log."""
+        try:
+            lines = self._log.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(f"  {line[:300]}" for line in lines[-LAST_WORDS:])
+
+    def _mark(self, running: Running) -> None:
+        (self._state / MARK).write_text(json.dumps({"brokers": [running.cluster_id]}) + "\n")
+
+
+def _healthy(running: Running) -> bool:
+    try:
+        with urllib.request.urlopen(f"{running.http_url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_address(settings: Settings) -> str:
+    """The configured HTTP address, or a free port if something listens there already."""
+    host, port = settings.http_host, settings.http_port
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            port = 0
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """What the child does before it becomes the worker: ask to be stopped with the demo."""
+    if not sys.platform.startswith("linux"):
+        return None
+    ask, when_parent_ends = ctypes.CDLL(None).prctl, 1  # PR_SET_PDEATHSIG
+
+    def before_exec() -> None:
+        ask(when_parent_ends, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return before_exec
