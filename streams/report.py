@@ -1,0 +1,131 @@
+"""What a backtest or a benchmark looks like: tables for terminals, curves as pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from streams.logformat import LogError
+from streams.ranks import Ranks
+
+MEASURES = ("hr@10", "ndcg@10", "mrr@10", "coverage")
+
+
+class PlotError(RuntimeError):
+    """A picture cannot be drawn. Says the cure."""
+
+
+def quality_table(report: dict[str, Any]) -> Table:
+    """The measures beside those of popularity, with speed and memory below."""
+    title = f"{report['config'].get('log', 'backtest')}: {report['events']:,} events"
+    table = Table(title=f"{title}, {report['targets']:,} targets", title_justify="left")
+    table.add_column("measure")
+    table.add_column("freshrec", justify="right")
+    table.add_column("popularity", justify="right")
+    table.add_column("ratio", justify="right")
+    for name in MEASURES:
+        ours, popular = report[name], report.get(f"popularity_{name}")
+        ratio = f"{ours / popular:.2f}" if popular else ""
+        table.add_row(name, f"{ours:.4f}", "" if popular is None else f"{popular:.4f}", ratio)
+    table.add_section()
+    table.add_row("events/s", f"{report['events_per_second']:,.0f}")
+    table.add_row("peak memory, MB", f"{report['peak_rss_mb']:,.0f}")
+    for name in ("rejects", "duplicates"):
+        if report.get(name):
+            table.add_row(name, f"{report[name]:,}")
+    return table
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """The JSON that a backtest wrote. Raises LogError if it is something else."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(report[name], int | float) for name in MEASURES):
+            raise ValueError("its measures are no numbers")
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise LogError(
+            f"{path} is no report of a backtest ({type(e).__name__}: {e}): write one with"
+            " freshrec backtest LOG --json OUT"
+        ) from e
+    return dict(report)
+
+
+def comparison_table(
+    report: dict[str, Any], other: dict[str, Any], path: Path, ranks: Ranks | None = None
+) -> Table:
+    """Two backtests side by side; with the ranks of both, differences by pairs of events.
+
+    The other's ranks are looked for beside its report: OTHER.parquet or OTHER.ranks.parquet.
+    """
+    table = Table(title=f"beside {path.name}", title_justify="left")
+    for name in ("measure", "this", "other", "difference", "95% interval, paired"):
+        table.add_column(name, justify="left" if name == "measure" else "right")
+    paired = _paired(path, ranks)
+    for name in (*MEASURES, "events_per_second"):
+        ours, theirs = report[name], other.get(name, 0.0)
+        digits = "{:,.0f}" if name == "events_per_second" else "{:.4f}"
+        row = [digits.format(ours), digits.format(theirs), f"{ours - theirs:+.4f}"]
+        difference = paired.get(name)
+        interval = f"{difference.mean:+.4f} ± {difference.margin:.4f}" if difference else ""
+        table.add_row(name, *row, interval)
+    table.caption = _caption(report, other, paired)
+    return table
+
+
+def _paired(path: Path, ranks: Ranks | None) -> dict[str, Any]:
+    beside = [path.with_suffix(".parquet"), path.with_suffix(".ranks.parquet")]
+    found = next((p for p in beside if p.is_file()), None)
+    if found is None or ranks is None or not ranks.events:
+        return {}
+    return {d.name: d for d in ranks.differences(Ranks.read(found))}
+
+
+def _caption(report: dict[str, Any], other: dict[str, Any], paired: dict[str, Any]) -> str:
+    lines = []
+    if not paired:
+        lines.append("no pairs: write ranks beside the other report (--ranks OTHER.parquet)")
+    mine, theirs = report["config"], other.get("config", {})
+    changed = sorted(k for k in {*mine, *theirs} if _plain(mine.get(k)) != _plain(theirs.get(k)))
+    if changed:
+        lines.append("different settings: " + ", ".join(changed))
+    if report["targets"] != other.get("targets"):
+        lines.append(f"different targets: {report['targets']} and {other.get('targets')}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def plot_curve(report: dict[str, Any], path: Path) -> None:
+    """HR@10 and NDCG@10 by window as a picture. Raises PlotError without matplotlib."""
+    figure, axes = new_figure()
+    events = [point["events"] for point in report["curve"]]
+    for name in ("hr@10", "ndcg@10"):
+        axes.plot(events, [point[name] for point in report["curve"]], marker=".", label=name)
+    axes.set(xlabel="events", ylabel="mean over the window", ylim=(0, None))
+    axes.set_title(f"{report['config'].get('log', 'backtest')}: quality while learning")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def new_figure(rows: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure that needs no display, and its axes."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise PlotError("--plot needs matplotlib: pip install matplotlib") from e
+    figure = Figure(figsize=(8, 4 * rows), layout="constrained")
+    return figure, figure.subplots(rows)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write the picture; the suffix tells the format."""
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as e:
+        raise PlotError(f"--plot {path}: {e}; use a name such as curve.png") from e
