@@ -11,8 +11,13 @@ from typing import Annotated
 
 import typer
 
-from streams.commands import backtest
+from streams.commands import backtest, check, demo, produce, query, run
 from streams.commands.common import Failure, UsageFault
+
+# by name: importing the modules that define them would make every command slow to start
+USAGE = {"LogError", "ConfigError", "SettingsError"}
+FAILURES = {"WarehouseError", "BrokerError", "BrokerUnreachable", "SqlError", "PlotError",
+            "BenchError"}  # fmt: skip
 
 app = typer.Typer(
     name="freshrec",
@@ -46,7 +51,11 @@ def freshrec(
     """
 
 
-app.command()(backtest.backtest)
+for command in (
+    demo.demo, run.up, produce.produce, query.recommend, query.query, backtest.backtest,
+    check.check, run.worker, run.migrate,
+):  # fmt: skip
+    app.command()(command)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,11 +97,10 @@ def _worded(e: BaseException) -> tuple[str, int]:
         return f"{e.format_message()}{see}", int(e.exit_code)
     if isinstance(e, Failure):
         return str(e), 1
-    if isinstance(e, UsageFault) or type(e).__name__ in ("LogError", "ConfigError"):
+    kinds = {kind.__name__ for kind in type(e).__mro__}
+    if isinstance(e, UsageFault) or kinds & USAGE:
         return str(e), 2
-    if type(e).__name__ == "SettingsError":
-        return str(e), 2
-    if type(e).__name__ in ("WarehouseError", "BrokerError", "SchemaError"):
+    if kinds & FAILURES:
         return str(e), 1
     return f"unexpected {type(e).__name__}: {e}\nFRESHREC_DEBUG=1 shows where it comes from", 1
 

@@ -83,11 +83,10 @@ def record_batches(
         raise LogError(f"{path} is empty: it has no bytes")
     first = 1
     source = {"parquet": _parquet, "jsonl": _jsonl}.get(kind, _csv)
-    with contextlib.closing(source(path, columns, rows)) as batches:
-        for batch in batches:
-            if batch.num_rows:
-                yield first, batch
-                first += batch.num_rows
+    for batch in source(path, columns, rows):
+        if batch.num_rows:
+            yield first, batch
+            first += batch.num_rows
     if first == 1:
         raise LogError(f"{path} is empty: it has no rows")
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from infra.settings import Settings
     from streams.logfile import Reading
 
 Map = Annotated[
@@ -60,6 +61,20 @@ def reading_of(
         return Reading(pairs(option, rename), pairs("--set", fixed), ts_unit)
     except LogError as e:
         raise UsageFault(str(e)) from e
+
+
+def settings_of(say_unknown: bool = True) -> Settings:
+    """The settings of this process; of the log, only errors are shown."""
+    import os
+
+    from infra.log import configure
+    from infra.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    for said in settings.unknown if say_unknown else ():
+        note(f"freshrec: {said}")
+    configure("error")
+    return settings
 
 
 def print_lines(text: str) -> None:
