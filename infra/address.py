@@ -107,8 +107,8 @@ def _options(query: str) -> dict[str, Any]:
 
 
 def _server(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host:
+    host, colon, port = text.rpartition(":")
+    if not colon:
         host, port = text, "9092"
     if not host or any(c.isspace() for c in host):
         raise ValueError(BROKER_CURE)

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 ROOT = "freshrec"
 MAX_VALUE = 2000  # characters of one value
+LIBRARY_PAUSE_S = 10.0  # a library's message is shown once in this time
 
 
 class Log:
@@ -49,12 +50,32 @@ def configure(level: str = "info", form: str = "text", stream: TextIO | None = N
     """Send all logging to `stream` (stderr) at `level`; libraries only from warnings up."""
     target = logging.StreamHandler(stream or sys.stderr)
     target.setFormatter(JsonLines() if form == "json" else TextLines())
+    target.addFilter(Sparing())
     root = logging.getLogger()
     root.handlers[:] = [target]
     root.setLevel(logging.WARNING)
     logging.getLogger(ROOT).setLevel(level.upper())
     # kafka-python reports every attempt to connect as an error; our own errors say it once
     logging.getLogger("kafka").setLevel("WARNING" if level == "debug" else "CRITICAL")
+
+
+class Sparing(logging.Filter):
+    """Lets a library repeat itself only every so often: clients of a broker that is away shout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith(ROOT):
+            return True
+        what = (record.name, str(record.msg)[:200])
+        if record.created - self._shown.get(what, 0.0) < LIBRARY_PAUSE_S:
+            return False
+        if len(self._shown) >= 1000:
+            self._shown.clear()
+        self._shown[what] = record.created
+        return True
 
 
 class TextLines(logging.Formatter):

@@ -10,10 +10,12 @@ what was learned is written and committed inside the hook.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import faust
+from faust.exceptions import ConsumerNotStarted
 
 from infra.log import get_log
 from infra.settings import Settings
@@ -77,13 +79,16 @@ class Intake:
     def lag(self) -> dict[str, int]:
         """Messages of each of our partitions that are not learned yet, by `topic/partition`."""
         consumer: Any = self._app.consumer
-        lag = {}
-        for tp in sorted(consumer.assignment()):
-            end = consumer.highwater(tp) or 0
+        lag: dict[str, int] = {}
+        try:
+            ends = {tp: consumer.highwater(tp) for tp in sorted(consumer.assignment())}
+        except (ConsumerNotStarted, AssertionError):  # not joined yet, or being reassigned
+            return lag
+        for tp, end in ends.items():
             next_offset = self._done.get((tp.topic, tp.partition))
             if next_offset is None:
                 next_offset = consumer._committed_offset[tp] or 0
-            lag[f"{tp.topic}/{tp.partition}"] = max(0, end - next_offset)
+            lag[f"{tp.topic}/{tp.partition}"] = max(0, (end or 0) - next_offset)
         return lag
 
     def _fresh(self, events: Sequence[Any]) -> list[Any]:
@@ -106,6 +111,7 @@ class Intake:
                 event.ack()
 
         self._status.took(len(messages))
+        self._status.spent("arrive", time.time() - messages[0].produced_ms / 1000)
         await process(messages, acknowledge)
         if generation == self._generation:
             for m in messages:
@@ -132,8 +138,8 @@ def add_agents(app: faust.App, settings: Settings, pipeline: Pipeline, status: S
     async def revoked(*_: Any, **__: Any) -> None:
         await intake.hand_over()
 
-    async def assigned(*_: Any, assigned: Any, **__: Any) -> None:
-        log.info("partitions_assigned", count=len(assigned))
+    async def assigned(*given: Any, **_: Any) -> None:  # the app, the partitions
+        log.info("partitions_assigned", count=len(given[1]))
         intake.assigned()
 
     async def before_shutdown(*_: Any, **__: Any) -> None:

@@ -22,7 +22,7 @@ from streams.learning import Learned, Learner, Message, Poisoned
 from streams.producer import DeliveryFailed
 from streams.status import Status
 from streams.topics import BrokerUnreachable
-from streams.writing import Work, Writer
+from streams.writing import Group, Work, Writer
 
 log = get_log("pipeline")
 
@@ -63,7 +63,7 @@ class Pipeline:
         """
         try:
             learned = await self._persist(
-                "histories", lambda: self._learner.learn(messages, _now_ms()), self._learning
+                "learn", lambda: self._learner.learn(messages, _now_ms()), self._learning
             )
         except Poisoned as poisoned:
             learned = await self._rescue(poisoned)
@@ -100,7 +100,7 @@ class Pipeline:
         """Find the culprits once everything before them is in the warehouse."""
         await self._queue.join()
         return await self._persist(
-            "histories", lambda: self._learner.rescue(poisoned, _now_ms()), self._learning
+            "rescue", lambda: self._learner.rescue(poisoned, _now_ms()), self._learning
         )
 
     async def _enqueue(self, learned: Learned, written: Callable[[], None]) -> None:
@@ -111,20 +111,30 @@ class Pipeline:
 
     async def _write_all(self) -> None:
         while True:
-            work = await self._queue.get()
+            group = Group([await self._queue.get()])
+            while not self._queue.empty():  # what waited meanwhile goes along
+                group.works.append(self._queue.get_nowait())
             try:
-                await self._persist("rows", partial(self._write, work), self._writing)
-                self._status.wrote(work.learned, _now_ms())
-                work.written()
+                await self._persist("write", partial(self._writer.write, group), self._writing)
+                for work in group.works:
+                    self._status.wrote(work.learned, group.readable_ms)
+                    work.written()
             except Exception as error:
                 self.fail(error)
                 return  # not done: `drain` must not believe that it was written
-            self._queue.task_done()
+            for _ in group.works:
+                self._queue.task_done()
 
-    def _write(self, work: Work) -> None:
-        self._writer.write(work, _now_ms())
+    async def _persist(self, stage: str, call: Callable[[], T], thread: ThreadPoolExecutor) -> T:
+        """Call until the warehouse answers; the time spent shows in /health."""
+        started = time.monotonic()
+        answer = await self._until_answered(stage, call, thread)
+        self._status.spent(stage, time.monotonic() - started)
+        return answer
 
-    async def _persist(self, what: str, call: Callable[[], T], thread: ThreadPoolExecutor) -> T:
+    async def _until_answered(
+        self, what: str, call: Callable[[], T], thread: ThreadPoolExecutor
+    ) -> T:
         """Call until the warehouse answers. The pause grows; the state shows in /health."""
         pause_s, attempt = FIRST_PAUSE_S, 1
         while True:

@@ -6,7 +6,7 @@ import collections
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,15 @@ class Status:
         self._freshness: collections.deque[int] = collections.deque(maxlen=FRESHNESS_OF)
         self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=5000)
         self._last_batch: float | None = None
+        self._stages: dict[str, collections.deque[float]] = {}
 
     def took(self, messages: int) -> None:
         """Messages came from Kafka."""
         self.taken += messages
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """How long a batch spent in a stage: `arrive` (produced to taken), `learn`, `write`."""
+        self._stages.setdefault(stage, collections.deque(maxlen=1000)).append(seconds)
 
     def wrote(self, learned: Learned, now_ms: int) -> None:
         """All rows of a batch became readable at `now_ms` (epoch milliseconds)."""
@@ -72,16 +77,10 @@ class Status:
         horizon = time.monotonic() - RATE_OVER_S
         return sum(count for at, count in self._recent if at > horizon) / RATE_OVER_S
 
-    def freshness_ms(self) -> dict[str, int | None]:
+    def freshness_ms(self) -> dict[str, float | None]:
         """Produced to readable, of the newest rows: median and 99th percentile, milliseconds."""
-        ordered = sorted(self._freshness)
-        if not ordered:
-            return {"p50": None, "p99": None, "count": 0}
-        return {
-            "p50": ordered[len(ordered) // 2],
-            "p99": ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
-            "count": len(ordered),
-        }
+        newest = self._freshness
+        return {"p50": _share(newest, 50), "p99": _share(newest, 99), "count": len(newest)}
 
     def health(self) -> dict[str, Any]:
         """The answer of GET /health. `status`: starting, ok, degraded or stopping."""
@@ -104,8 +103,20 @@ class Status:
             "duplicates": self.duplicates,
             "other_keys": self.other_keys,
             "freshness_ms": self.freshness_ms(),
+            "stages_ms": {
+                name: {"p50": _share(spent, 50, 1e3), "p99": _share(spent, 99, 1e3)}
+                for name, spent in self._stages.items()
+            },
             "quality": self.quality(),
         }
+
+
+def _share(values: Collection[float], percent: int, times: float = 1) -> float | None:
+    """The percentile of `values`, times `times`; None without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] * times, 1)
 
 
 class Prometheus:

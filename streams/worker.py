@@ -97,6 +97,7 @@ class Worker:
         self._address = address
         self._broker = broker
         self._stopping = threading.Event()
+        self._last_resort: threading.Timer | None = None
         self._status = Status()
         self._status.broker = {"address": str(address), "embedded": broker is not None}
 
@@ -124,11 +125,11 @@ class Worker:
             pipeline = Pipeline(learner, writer, status, warehouse.broker_id, last_batch)
             app = make_app(settings, self._address)
             intake = add_agents(app, settings, pipeline, status)
-            status.lag = intake.lag
             status.detail = "joining the consumer group"
             app.finalize()
             pipeline.start()
             await app.start()
+            status.lag = intake.lag
             try:
                 code = await self._watch(app, pipeline, intake)
                 if code == 0 and self._broker is not None:
@@ -173,10 +174,8 @@ class Worker:
                     cure="stop the producers first, or raise FRESHREC_SHUTDOWN_S")  # fmt: skip
 
     async def _stop_app(self, app: Any, pipeline: Pipeline) -> None:
-        try:
-            await asyncio.wait_for(app.stop(), self._settings.shutdown_s * 0.8)
-        except TimeoutError:
-            log.warning("stop_took_too_long", cure="unwritten events will be delivered again")
+        self._bound_stop()
+        await app.stop()
         await pipeline.stop()
 
     async def _open_warehouse(self, stack: contextlib.AsyncExitStack) -> Warehouse:
@@ -254,18 +253,30 @@ class Worker:
         Running(os.getpid(), broker, where, broker_id, embedded).save(self._settings.state)
         stack.callback(Running.forget, self._settings.state)
 
+    def _bound_stop(self) -> None:
+        """From now on the process lives for `shutdown_s` at most, whatever hangs."""
+        if self._last_resort is None:
+            self._last_resort = threading.Timer(self._settings.shutdown_s, _end_process)
+            self._last_resort.daemon = True
+            self._last_resort.start()
+
     def _listen_to_signals(self) -> None:
         def on_signal() -> None:
             if self._stopping.is_set():
-                log.warning("forced", cure="unwritten events will be delivered again")
-                os._exit(130)
+                _end_process(130)
             self._stopping.set()
             self._status.state = "stopping"
+            self._bound_stop()
             log.info("stopping", within_s=self._settings.shutdown_s)
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal)
+
+
+def _end_process(code: int = 1) -> None:
+    log.warning("forced_to_end", cure="unwritten events of your own broker are delivered again")
+    os._exit(code)
 
 
 def _config(settings: Settings) -> RecommenderConfig:

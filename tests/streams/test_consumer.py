@@ -1,0 +1,81 @@
+"""Our two changes to Faust's consumer. These fail when Faust changes what they rest upon."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import aiokafka
+import pytest
+from faust.transport import consumer as faust_consumer
+from faust.transport.conductor import ConductorCompiler
+from faust.transport.drivers import aiokafka as driver
+
+from infra.address import BrokerAddress
+from infra.settings import Settings
+from streams.app import make_app
+from streams.consumer import FreshConsumer, FreshConsumerThread
+
+
+def made(tmp_path: Path, **settings: Any) -> Any:
+    return make_app(Settings(state=tmp_path, **settings), BrokerAddress.at("127.0.0.1:1"))
+
+
+def without_spaces(function: Any) -> str:
+    return re.sub(r"\s", "", inspect.getsource(function))
+
+
+def test_faust_still_hard_codes_the_wait() -> None:
+    source = without_spaces(driver.AIOKafkaConsumerThread._create_worker_consumer)
+    assert "fetch_max_wait_ms=1500" in source
+
+
+def test_aiokafka_still_reads_the_wait_when_it_starts() -> None:
+    source = without_spaces(aiokafka.AIOKafkaConsumer.start)
+    assert "fetch_max_wait_ms=self._fetch_max_wait_ms" in source
+
+
+async def test_fetches_are_answered_early(tmp_path: Path) -> None:
+    app = made(tmp_path, fetch_wait_ms=7)
+    assert isinstance(app.consumer, FreshConsumer)
+    thread = app.consumer._thread
+    assert isinstance(thread, FreshConsumerThread)
+    consumer = thread._create_worker_consumer(app.transport)
+    assert consumer._fetch_max_wait_ms == 7
+
+
+def test_faust_still_delivers_by_wait_first() -> None:
+    source = without_spaces(faust_consumer.Consumer._drain_messages)
+    assert "awaitself.wait_first(callback(message),self.suspend_flow.wait())" in source
+    assert source.count("wait_first") == 1
+    # and a delivery waits for nothing but flow, the producer's buffer and full queues
+    delivery = without_spaces(ConductorCompiler.build)
+    assert "ifqueue.full():full.append" in delivery
+    assert "awaitacquire_flow_control()awaitwait_until_producer_ebb()" in delivery
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_delivery_makes_tasks_only_when_it_may_block(tmp_path: Path, full: bool) -> None:
+    app = made(tmp_path, batch=1)
+    topic = app.topic("events", value_type=bytes)
+    queue = topic.clone(is_iterator=True).queue
+    app.topics.add(topic.clone(is_iterator=True, queue=queue))
+    app.flow_control.resume()  # clears queues
+    while full and not queue.full():
+        queue.put_nowait(b"")
+    tasks: set[Any] = set()
+
+    async def deliver() -> str:
+        tasks.update(asyncio.all_tasks())
+        return "delivered"
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    answer = await app.consumer.wait_first(deliver(), never())
+    assert bool(tasks - before) == full
+    assert len(answer.done) == 1 and not answer.stopped

@@ -1,0 +1,293 @@
+"""The pipeline over a real chdb: what comes out as rows, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from infra.warehouse import Warehouse, WarehouseUnavailable
+from online.core import Recommender
+from online.events import Delivery, Event, Item
+from online.step import Step
+from streams import pipeline as pipeline_module
+from streams.codec import encode
+from streams.learning import Learner, Message
+from streams.pipeline import WAITING, Pipeline
+from streams.recovery import recover
+from streams.status import Status
+from streams.writing import Writer
+
+TS = 1_700_000_000_000
+
+
+def event(n: int, **changes: Any) -> Event:
+    fields: dict[str, Any] = {
+        "event_id": f"e{n}", "type": "click", "user_id": f"u{n % 7}", "item_id": f"i{n % 11}",
+        "ts": TS + n,
+    }  # fmt: skip
+    return Event(**{**fields, **changes})
+
+
+def message(offset: int, value: bytes | None, key: bytes | None = None) -> Message:
+    return Message("events", 0, offset, TS, key, value)
+
+
+def messages(events: Sequence[Event], first: int = 0) -> list[Message]:
+    return [message(first + n, encode(e), e.user_id.encode()) for n, e in enumerate(events)]
+
+
+class Flapping:
+    """A warehouse whose `insert` is away for some calls."""
+
+    def __init__(self, warehouse: Warehouse, away: int) -> None:
+        self._warehouse = warehouse
+        self.away = away
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        if self.away > 0:
+            self.away -= 1
+            raise WarehouseUnavailable("not there")
+        self._warehouse.insert(table, columns, rows)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._warehouse, name)
+
+
+class Run:
+    """A started pipeline that counts what it acknowledges."""
+
+    def __init__(self, core: Recommender, warehouse: Any) -> None:
+        self.status = Status()
+        self.acknowledged: list[int] = []
+        learner = Learner(core, warehouse, 100_000)
+        self.pipeline = Pipeline(learner, Writer(warehouse), self.status, "broker-1")
+
+    async def __aenter__(self) -> Run:
+        self.pipeline.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.pipeline.stop()
+
+    async def learn(self, batch: list[Message]) -> None:
+        def written() -> None:
+            self.acknowledged += [m.offset for m in batch]
+
+        await self.pipeline.learn(batch, written)
+
+    async def drained(self) -> None:
+        assert await self.pipeline.drain(20)
+
+
+def ids(warehouse: Warehouse) -> list[str]:
+    return [row[0] for row in warehouse.query("SELECT event_id FROM events ORDER BY offset").rows]
+
+
+async def test_events_become_rows_and_are_acknowledged_in_order(warehouse: Warehouse) -> None:
+    async with Run(Recommender(), warehouse) as run:
+        for first in range(0, 300, 50):
+            await run.learn(messages([event(n) for n in range(first, first + 50)], first))
+        await run.drained()
+    assert ids(warehouse) == [f"e{n}" for n in range(300)]
+    assert run.acknowledged == list(range(300))
+    users = warehouse.query("SELECT DISTINCT user_id FROM live_recommendations").rows
+    assert sorted(users) == [(f"u{n}",) for n in range(7)]
+    assert run.status.health()["events_total"] == 300
+
+
+async def test_batches_are_journalled_as_they_were_learned(warehouse: Warehouse) -> None:
+    async with Run(Recommender(), warehouse) as run:
+        for first in (0, 3, 10):
+            last = {0: 3, 3: 10, 10: 12}[first]
+            await run.learn(messages([event(n) for n in range(first, last)], first))
+        await run.drained()
+    rows = warehouse.query(
+        "SELECT groupArray(batch_pos), count() FROM"
+        " (SELECT * FROM events ORDER BY batch, batch_pos) GROUP BY batch ORDER BY batch"
+    ).rows
+    assert [tuple(r) for r in rows] == [
+        ([0, 1, 2], 3), ([0, 1, 2, 3, 4, 5, 6], 7), ([0, 1], 2),
+    ]  # fmt: skip
+
+
+async def test_duplicates_are_dropped_and_acknowledged(warehouse: Warehouse) -> None:
+    async with Run(Recommender(), warehouse) as run:
+        await run.learn(messages([event(n) for n in range(20)]))
+        await run.learn(messages([event(n) for n in range(20)], first=20))
+        await run.drained()
+    assert len(ids(warehouse)) == 20
+    assert run.status.duplicates == 20
+    assert run.acknowledged == list(range(40))
+
+
+async def test_bad_messages_become_dead_letters_with_their_bytes(warehouse: Warehouse) -> None:
+    bad: dict[int, tuple[bytes | None, str]] = {
+        1: (b"\xff\x00{", "undecodable: "),
+        3: (b'{"event_id":"x","type":"click","user_id":"u","item_id":"","ts":1}', "invalid: "),
+        5: (b" " * 200_000, "too_large: "),
+        7: (None, "undecodable: "),
+        9: (encode(event(9, ts=2**60)), "invalid: "),
+        11: (b'{"event_id":"x","type":"click","user_id":"u","item_id":"i","ts":1,"context":{"a":1'
+             + b"0" * 400 + b"}}", "invalid: "),
+    }  # fmt: skip
+    batch = [message(n, bad[n][0] if n in bad else encode(event(n))) for n in range(20)]
+    async with Run(Recommender(), warehouse) as run:
+        await run.learn(batch)
+        await run.drained()
+    letters = warehouse.query("SELECT offset, reason, raw FROM dead_letters ORDER BY offset").rows
+    assert [row[0] for row in letters] == sorted(bad)
+    for offset, reason, raw in letters:
+        value, code = bad[offset]
+        assert reason.startswith(code), reason
+        if value is not None and len(value) < 100_000:
+            assert (raw if isinstance(raw, bytes) else raw.encode("latin-1")) in (
+                value,
+                value.decode("latin-1").encode(),
+            )
+    assert ids(warehouse) == [f"e{n}" for n in range(20) if n not in bad]
+    assert run.acknowledged == list(range(20))
+    assert run.status.rejects == len(bad)
+
+
+async def test_a_warehouse_that_is_away_pauses_and_loses_nothing(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pipeline_module, "LONGEST_PAUSE_S", 0.02)
+    flapping = Flapping(warehouse, away=10**9)
+    async with Run(Recommender(), flapping) as run:
+
+        async def feed() -> None:
+            for first in range(0, 400, 20):
+                await run.learn(messages([event(n) for n in range(first, first + 20)], first))
+
+        feeding = asyncio.create_task(feed())
+        while run.status.warehouse.get("attempts", 0) < 5:
+            await asyncio.sleep(0.01)  # noqa: ASYNC110
+        health = run.status.health()
+        assert health["warehouse"]["status"] == "away" and "not there" in str(health["warehouse"])
+        # bounded: one group being written, WAITING behind it, one learned and not yet queued
+        assert run.pipeline._queue.qsize() <= WAITING and not feeding.done()
+        assert run.acknowledged == []
+        flapping.away = 3
+        await feeding
+        await run.drained()
+    assert ids(warehouse) == [f"e{n}" for n in range(400)]
+    assert run.acknowledged == list(range(400))
+    assert run.status.health()["warehouse"] == {"status": "ok"}
+
+
+class Poisonable(Recommender):
+    """Raises on some events, after having learned those before them."""
+
+    def step(self, batch: list[Delivery], now_ms: int) -> Step:
+        for n, d in enumerate(batch):
+            if d.event.item_id == "poison":
+                super().step(batch[:n], now_ms)
+                raise ZeroDivisionError("no such thing")
+        return super().step(batch, now_ms)
+
+
+async def test_a_poison_batch_loses_only_its_culprits(warehouse: Warehouse) -> None:
+    events = [event(n) for n in range(64)]
+    events[9] = events[20] = event(5)  # true duplicates beside the poison
+    for culprit in (0, 17, 18, 63):
+        events[culprit] = event(culprit, item_id="poison")
+    async with Run(Poisonable(), warehouse) as run:
+        await run.learn(messages([event(100 + n) for n in range(5)]))
+        await run.learn(messages([*events, event(101)], first=5))
+        await run.learn(messages([event(200 + n) for n in range(5)], first=70))
+        await run.drained()
+    found = Counter(ids(warehouse))
+    good = {e.event_id for e in events if e.item_id != "poison"}
+    assert set(found) == good | {f"e{n}" for n in (*range(100, 105), *range(200, 205))}
+    assert set(found.values()) == {1}
+    letters = warehouse.query("SELECT offset, reason FROM dead_letters ORDER BY offset").rows
+    assert [row[0] for row in letters] == [5, 22, 23, 68]
+    assert all(row[1] == "poison: ZeroDivisionError: no such thing" for row in letters)
+    assert run.status.duplicates == 3
+    assert run.acknowledged == list(range(75))
+
+
+async def test_a_bug_in_writing_is_not_survived(warehouse: Warehouse) -> None:
+    async with Run(Recommender(), warehouse) as run:
+        run.pipeline._writer.write = lambda group: 1 / 0  # type: ignore[method-assign,assignment]
+        await run.learn(messages([event(1)]))
+        assert isinstance(await asyncio.wait_for(run.pipeline.failed, 5), ZeroDivisionError)
+        assert run.acknowledged == []
+        assert not await run.pipeline.drain(0.05)
+
+
+async def test_items_are_announced_withdrawn_and_kept(warehouse: Warehouse) -> None:
+    def item(offset: int, key: bytes | None, value: bytes | None) -> Message:
+        return Message("items", 0, offset, TS + offset, key, value)
+
+    core = Recommender()
+    withdrawn: list[str] = []
+    core.withdraw = withdrawn.extend  # type: ignore[attr-defined,method-assign,unused-ignore]
+    batch = [
+        item(0, b"a", encode(Item(item_id="a", title="Lantern", price=2.5))),
+        item(1, b"b", encode(Item(item_id="b", title="Garland"))),
+        item(2, b"a", encode(Item(item_id="a", title="White lantern", price=2.5))),
+        item(3, b"b", None),
+        item(4, None, None),
+        item(5, b"c", b"{"),
+        item(6, b"d", encode(Item(item_id="d", price=1e300))),
+    ]
+    async with Run(core, warehouse) as run:
+        await run.pipeline.announce(batch, lambda: None)
+        await run.drained()
+    assert warehouse.catalogue() == [Item(item_id="a", title="White lantern", price=2.5)]
+    assert withdrawn == ["b"]
+    reasons = warehouse.query("SELECT offset, reason FROM dead_letters ORDER BY offset").rows
+    assert [(r[0], r[1].split(":")[0]) for r in reasons] == [
+        (4, "invalid"), (5, "undecodable"), (6, "invalid"),
+    ]  # fmt: skip
+
+
+class Recording(Recommender):
+    """Remembers which events it was given, batch by batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[list[Event]] = []
+
+    def step(self, batch: list[Delivery], now_ms: int) -> Step:
+        self.batches.append([d.event for d in batch])
+        return super().step(batch, now_ms)
+
+
+async def test_a_start_steps_the_journal_again_in_its_batches(warehouse: Warehouse) -> None:
+    rng = random.Random(3)
+    core = Recording()
+    async with Run(core, warehouse) as run:
+        offset = 0
+        while offset < 500:
+            size = rng.randrange(1, 60)
+            batch = [event(n, price=1.5, context={"n": n}) for n in range(offset, offset + size)]
+            await run.learn(messages(batch, offset))
+            offset += size
+        await run.drained()
+    again = Recording()
+    last = recover(again, warehouse, newest=10_000)
+    assert again.batches == core.batches
+    assert last == warehouse.query("SELECT max(batch) FROM events").rows[0][0]
+    assert again.step([Delivery(event(1), "events", 0, 1, TS)], TS + 10**6).duplicates == 1
+
+    newest = Recording()
+    recover(newest, warehouse, newest=100)
+    kept = [e for batch in newest.batches for e in batch]
+    assert kept == [e for batch in core.batches for e in batch][-len(kept) :]
+    assert 100 <= len(kept) < 160
+    # what happened before the window is in the histories
+    assert newest.step([Delivery(event(1), "events", 0, 1, TS)], TS + 10**6).duplicates == 1
+
+
+def test_nothing_to_recover_is_fine(warehouse: Warehouse) -> None:
+    assert recover(Recommender(), warehouse, newest=100) == 0
+    assert recover(Recommender(), warehouse, newest=0) == 0
