@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clickhouse_driver.util.escape import escape_params
@@ -49,3 +49,12 @@ def bind(sql: str, parameters: Mapping[str, Any] | None) -> str:
         raise WarehouseError(f"the query names {missing}, which has no value") from None
     except (TypeError, ValueError) as fault:
         raise WarehouseError(f"the query's % are not %(name)s or %%: {fault}") from None
+
+
+def columns_of(
+    table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> list[list[Any]]:
+    """`rows` turned over: the values of each of `columns`, as the codecs take them."""
+    if any(len(row) != len(columns) for row in rows):
+        raise WarehouseError(f"rows for {table} are not all of {len(columns)} values")
+    return [list(values) for values in zip(*rows, strict=True)]

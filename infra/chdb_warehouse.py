@@ -13,7 +13,7 @@ from typing import IO, Any
 import chdb.session
 
 from infra import native, reading, schema
-from infra.binding import bind
+from infra.binding import bind, columns_of
 from infra.warehouse_types import Answer, WarehouseError, WarehouseLocked
 from online.events import Item
 from online.step import PastEvent
@@ -100,8 +100,8 @@ class ChdbWarehouse:
             unknown = [c for c in columns if c not in types]
             if unknown:
                 raise WarehouseError(f"table {table} has no columns {unknown}: run the migrations")
+            values = columns_of(table, columns, rows)
             try:
-                values = [list(column) for column in zip(*rows, strict=True)]
                 block = native.encode([(c, types[c]) for c in columns], values)
                 names = ", ".join(columns)
                 with self._writer.send_insert(f"INSERT INTO {table} ({names})", "Native") as into:

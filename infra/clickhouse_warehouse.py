@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from clickhouse_driver import Client, errors
 
 from infra import reading, schema
-from infra.binding import bind
+from infra.binding import bind, columns_of
 from infra.warehouse_types import Answer, WarehouseError, WarehouseUnavailable
 from online.events import Item
 from online.step import PastEvent
+
+# The driver logs every failed connection with a traceback; we raise an error that says it all.
+logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
 
 _DATABASE = re.compile(r"[A-Za-z_]\w{0,63}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -151,7 +155,7 @@ class ClickhouseWarehouse:
         if not rows:
             return
         self._open()
-        values = [list(column) for column in zip(*rows, strict=True)]
+        values = columns_of(table, columns, rows)
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES"
         with self._writer.client() as client:
             client.execute(statement, values, columnar=True)

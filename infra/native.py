@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from clickhouse_driver.block import ColumnOrientedBlock
@@ -68,4 +69,11 @@ def decode(text: bytes) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
         except EOFError:
             return columns, rows
         columns = block.columns_with_types
-        rows.extend(block.get_rows())
+        rows.extend(zip(*map(_in_utc, columns, block.get_columns()), strict=True))
+
+
+def _in_utc(column: tuple[str, str], values: Sequence[Any]) -> Sequence[Any]:
+    """The plain format drops time zones: what it gives are seconds since 1970 in UTC."""
+    if not column[1].startswith(("DateTime", "Nullable(DateTime")):
+        return values
+    return [v.replace(tzinfo=UTC) if isinstance(v, datetime) else v for v in values]

@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS events (
     broker_id String, topic String, partition Int32, offset Int64, produced_ms Int64,
     batch Int64, batch_pos Int32, written_ms Int64
 ) ENGINE = ReplacingMergeTree()
+PRIMARY KEY (user_id, ts)
 ORDER BY (user_id, ts, event_id, broker_id, topic, partition, offset)
 SETTINGS index_granularity = 512;
 
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS slates (
     model_version String, ts Int64, broker_id String, topic String, partition Int32,
     offset Int64, produced_ms Int64, version UInt64, written_ms Int64
 ) ENGINE = ReplacingMergeTree()
+PRIMARY KEY (user_id, ts)
 ORDER BY (user_id, ts, slate_id, broker_id, topic, partition, offset)
 SETTINGS index_granularity = 1024;
 

@@ -1,0 +1,22 @@
+"""Fixtures that every test may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.chdb_warehouse import ChdbWarehouse
+from tests.clickhouse_server import clickhouse_server
+
+__all__ = ["clickhouse_server"]
+
+
+@pytest.fixture
+def chdb_warehouse(tmp_path: Path) -> Iterator[ChdbWarehouse]:
+    """A migrated embedded warehouse in a folder of its own."""
+    warehouse = ChdbWarehouse(tmp_path / "warehouse", broker_id="broker-1")
+    warehouse.migrate()
+    yield warehouse
+    warehouse.close()
