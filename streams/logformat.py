@@ -204,6 +204,8 @@ def _csv_header(path: Path) -> list[str]:
 
     with _opened(path) as file:
         line = file.readline(MAX_LINE)
+    if not line.endswith((b"\n", b"\r")):
+        raise LogError(f"{path} is truncated: it ends within its first line, the names of columns")
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as e:
