@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from online.events import Delivery, Item, event_fault
-from online.step import Metric, PastEvent, Recommendation, Reject, Slate, Step
+import numpy as np
+
+from online.contest import Contest, ContestConfig
+from online.engine import ROWS, Batch, advance, new_lists, recall
+from online.events import EVENT_TYPES, Delivery, Event, Item, event_fault
+from online.history import DUPLICATE, FULL, NEW, TOO_LATE
+from online.memory import Memory, MemoryConfig
+from online.quality import Quality
+from online.slates import SlateMaker
+from online.slots import hash64
+from online.step import PastEvent, Recommendation, Reject, Slate, Step
+
+INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
+_KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
 
 
 @dataclass(frozen=True)
@@ -16,79 +27,219 @@ class RecommenderConfig:
     k: int = 10  # length of a slate
     seed: int = 0
     targets: tuple[str, ...] = ("click", "cart", "purchase", "rating")
-    exclude_seen: bool = False
+    exclude_seen: bool = False  # never recommend what the user had (catalogues without repeats)
+    block: int = 16  # lists that the rankers score before they learn from them
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    contest: ContestConfig = field(default_factory=ContestConfig)
 
 
 class Recommender:
-    """PLACEHOLDER (popularity) while the real core is being written; the interface is final."""
+    """Scores, measures and learns from batches of deliveries; one caller at a time.
+
+    >>> core = Recommender()
+    >>> event = Event(event_id="1", type="click", user_id="ann", item_id="cup", ts=1)
+    >>> core.step([Delivery(event, "events", 0, 0, 1)], now_ms=1).slates[0].recommendations[0].item_id
+    'cup'
+    """
 
     def __init__(self, config: RecommenderConfig = RecommenderConfig()) -> None:
         self.config = config
-        self._count: collections.Counter[str] = collections.Counter()
-        self._titles: dict[str, str] = {}
-        self._seen: set[str] = set()
-        self._users: set[str] = set()
+        self._memory = Memory(config.memory)
+        rng = np.random.default_rng(config.seed)
+        self._contest = Contest(config.contest, config.block * ROWS, rng)
+        self._block = new_lists(config.block)
+        self._lists = 0  # in the block
+        self._quality = Quality()
+        self._slates = SlateMaker(self._memory, self._contest, config.k, config.exclude_seen)
+
+    # -- catalogue ---------------------------------------------------------------------------
 
     def announce(self, items: Iterable[Item]) -> None:
-        """Add items to the catalogue, or change them."""
+        """Add items to the catalogue, or change them. Those without stock are never shown."""
         for item in items:
-            self._titles[item.item_id] = item.title
-            self._count[item.item_id] += 0
+            self._memory.announce(item)
 
-    def missing(self, batch: list[Delivery]) -> list[str]:
-        """Users of `batch` whose history the core does not hold: read them, then `restore`."""
-        return sorted({d.event.user_id for d in batch} - self._users)
+    def withdraw(self, item_ids: Iterable[str]) -> None:
+        """Never show these again, until they are announced again."""
+        for item_id in item_ids:
+            self._memory.withdraw(item_id)
+
+    # -- histories ---------------------------------------------------------------------------
 
     @property
     def history_limit(self) -> int:
-        """How many events of a user `restore` can use (the `limit` of `History.read`)."""
-        return 1024
+        """How many events of a user are kept (the `limit` of `History.read`)."""
+        return self._memory.config.history
+
+    def missing(self, batch: list[Delivery]) -> list[str]:
+        """Users of `batch` whose history the core does not hold: read them, then `restore`."""
+        users = dict.fromkeys(d.event.user_id for d in batch)
+        return [user for user in users if user not in self._memory.users]
 
     def restore(self, histories: Mapping[str, list[PastEvent]]) -> None:
+        """Hold these users, with their past events, oldest first. The models know those already."""
         for user, past in histories.items():
-            self._users.add(user)
-            self._seen.update(e.event_id for e in past)
+            if user in self._memory.users:
+                continue
+            past = past[-self.history_limit :]
+            self._memory.make_room(1, 0, len(past))
+            slot = self._memory.take_user(user)
+            recall(
+                self._memory.tables, slot,
+                np.array([self._memory.items.get(e.item_id) for e in past], np.int32),
+                np.array([_KIND[e.type] for e in past], np.int8),
+                np.array([e.ts for e in past], np.int64),
+                np.array([hash64(e.event_id) for e in past], np.uint64),
+                np.array([hash64(e.session_id) if e.session_id else 0 for e in past], np.uint64),
+                self.history_limit,
+            )  # fmt: skip
+
+    # -- events ------------------------------------------------------------------------------
 
     def step(self, batch: list[Delivery], now_ms: int) -> Step:
-        """Score, measure, learn. Users that `missing` named and nobody restored are new."""
+        """Score, measure, learn; then a slate for each user of the batch.
+
+        Users that `missing` named and nobody restored are new. `now_ms` (epoch milliseconds) only
+        refuses events from the future. A fault of one event never touches another.
+        """
         step = Step()
-        newest: dict[str, Delivery] = {}
+        valid = []
         for d in batch:
             fault = event_fault(d.event, now_ms)
             if fault:
                 step.rejects.append(Reject(d, f"invalid: {fault}"))
-                continue
-            if d.event.event_id in self._seen:
-                step.duplicates += 1
-                continue
-            self._seen.add(d.event.event_id)
-            self._users.add(d.event.user_id)
-            self._count[d.event.item_id] += 1
-            newest[d.event.user_id] = d
-            step.accepted.append(d)
-        for d in newest.values():
-            step.slates.append(self._slate(d))
-        if step.accepted:
-            step.metrics.append(Metric("hr@10", 0.1, len(step.accepted), step.accepted[-1].event.ts))
+            else:
+                valid.append(d)
+        if valid:
+            self._learn(valid, step)
+            self._make_slates(step)
         return step
 
-    def recommend(self, user_id: str, now_ms: int, k: int) -> tuple[Recommendation, ...]:
-        """A slate for a user right now, without an event (the user's history must be held)."""
-        return tuple(
-            Recommendation(i, float(c), f"popular: bought {c} times", "popularity", 1.0)
-            for i, c in self._count.most_common(k)
+    def _columns(self, batch: list[Delivery]) -> Batch:
+        events = [d.event for d in batch]
+        memory, n = self._memory, len(batch)
+        memory.make_room(n, n, n)
+        return Batch(
+            user=np.array([memory.take_user(e.user_id) for e in events], np.int32),
+            item=np.array([memory.take_item(e.item_id) for e in events], np.int32),
+            kind=np.array([_KIND[e.type] for e in events], np.int8),
+            role=np.array([self._role(e) for e in events], np.int8),
+            ts=np.array([e.ts for e in events], np.int64),
+            event=np.array([hash64(e.event_id) for e in events], np.uint64),
+            session=np.array([hash64(e.session_id) if e.session_id else 0 for e in events], np.uint64),
+            status=np.zeros(n, np.int8),
+        )  # fmt: skip
+
+    def _role(self, event: Event) -> int:
+        interaction = event.type in INTERACTIONS
+        return int(interaction) + 2 * int(interaction and event.type in self.config.targets)
+
+    def _learn(self, batch: list[Delivery], step: Step) -> None:
+        columns, at = self._columns(batch), 0
+        ranks, popular = [], []
+        while at < len(batch):
+            first = self._lists
+            at, self._lists = advance(
+                self._memory.tables, self._memory.scratch, columns, at, self._block, first,
+                self.config.exclude_seen, self.history_limit,
+            )  # fmt: skip
+            if self._lists > first:
+                rank = self._score(first)
+                ranks.append(rank)
+                popular.append(self._block.popular[first : self._lists].copy())
+                owners = self._block.owner[first : self._lists].tolist()
+                step.ranks.extend(zip((batch[e] for e in owners), rank.tolist(), strict=True))
+            if self._lists == self.config.block:
+                self._end_block()
+        self._sort_out(batch, columns, step)
+        if ranks and step.accepted:
+            ts = step.accepted[-1].event.ts
+            step.metrics = self._quality.update(np.concatenate(ranks), np.concatenate(popular), ts)
+
+    def _score(self, first: int) -> np.ndarray:
+        block, n = self._block, self._lists
+        start = block.start[: n + 1]
+        self._contest.score(block.x, start, first)
+        return self._contest.judge(
+            start, first, block.proposed[:n], block.place[:n], block.unproposed[:n]
         )
+
+    def _end_block(self) -> None:
+        block = self._block
+        self._contest.learn(block.x, block.start, block.proposed, block.place, block.unproposed)
+        self._lists = 0
+
+    def _sort_out(self, batch: list[Delivery], columns: Batch, step: Step) -> None:
+        for d, status in zip(batch, columns.status.tolist(), strict=True):
+            if status == NEW:
+                step.accepted.append(d)
+                if d.event.type == "forget":
+                    self._memory.forget_user(d.event.user_id)
+            elif status == DUPLICATE:
+                step.duplicates += 1
+            elif status == TOO_LATE:
+                reason = f"older than the {self.history_limit} events kept of this user"
+                step.rejects.append(Reject(d, f"too_late: ts={d.event.ts} is {reason}"))
+            else:
+                assert status == FULL
+                step.rejects.append(Reject(d, "full: no page is left for the user's history"))
+
+    # -- slates ------------------------------------------------------------------------------
+
+    def _make_slates(self, step: Step) -> None:
+        newest = {d.event.user_id: d for d in step.accepted if d.event.type != "impression"}
+        due = [d for d in newest.values() if d.event.type != "forget"]
+        asked = [(d.event.user_id, d.event.ts, d.event.session_id or "") for d in due]
+        for d, recommendations in zip(due, self._slates.make(asked), strict=True):
+            step.slates.append(
+                Slate(
+                    slate_id=f"{hash64(d.event.user_id + chr(0) + d.event.event_id):016x}",
+                    user_id=d.event.user_id,
+                    ts=d.event.ts,
+                    produced_ms=d.produced_ms,
+                    topic=d.topic,
+                    partition=d.partition,
+                    offset=d.offset,
+                    model_version=self.model_version,
+                    recommendations=recommendations,
+                )
+            )
+
+    def recommend(self, user_id: str, now_ms: int, k: int | None = None) -> tuple[Recommendation, ...]:
+        """A slate for a user right now, without an event. Unknown users get what is popular."""
+        return self._slates.make([(user_id, now_ms, "")], k)[0]
+
+    # -- state -------------------------------------------------------------------------------
+
+    @property
+    def model_version(self) -> str:
+        """Which state of the rankers wrote a row: the lists that they have learned from."""
+        return f"ranker-{self._contest.learned}"
 
     def quality(self) -> dict[str, Any]:
-        """Prequential totals so far: targets, hr@10, ndcg@10, mrr@10, coverage, popularity_…"""
+        """Prequential totals so far, beside popularity's, and the state of the contest."""
+        weights = zip(self._contest.rankers, self._contest.weights.tolist(), strict=True)
         return {
-            "targets": 1, "hr@10": 0.1, "ndcg@10": 0.05, "mrr@10": 0.03, "coverage": 0.5,
-            "popularity_hr@10": 0.05, "popularity_ndcg@10": 0.02,
+            "targets": self._quality.targets,
+            **self._quality.totals(),
+            "coverage": self._memory.coverage(),
+            "users": len(self._memory.users),
+            "items": len(self._memory.items),
+            "drifts": self._contest.drifts,
+            **{f"weight_{ranker.name}": weight for ranker, weight in weights},
         }
 
-    def _slate(self, d: Delivery) -> Slate:
-        return Slate(
-            slate_id=f"{d.event.event_id}", user_id=d.event.user_id, ts=d.event.ts,
-            produced_ms=d.produced_ms, topic=d.topic, partition=d.partition, offset=d.offset,
-            model_version="0", recommendations=self.recommend(d.event.user_id, d.event.ts, self.config.k),
-        )
+    def warm_up(self) -> None:
+        """Compile everything now (seconds on a first start, cached on disk), on a core of its own."""
+        small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000)
+        config = RecommenderConfig(memory=small, block=2, exclude_seen=self.config.exclude_seen)
+        core = Recommender(config)
+        core.announce([Item(item_id="0", title="zero")])
+        past = PastEvent("e", "click", "0", 0)
+        core.restore({"0": [past], "1": [past]})
+        for n in range(40):
+            event = Event(event_id=str(n), type="click", user_id=str(n % 3), item_id=str(n % 7), ts=n)
+            core.step([Delivery(event, "", 0, n, n)], n)
+        core.recommend("0", 99)
+        core._memory.expire_item()
+        core._memory.forget_user("1")

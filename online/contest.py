@@ -1,0 +1,129 @@
+"""The contest: rankers learn from the same lists, and the better one gets the larger say.
+
+The mixture is Hedge (Freund and Schapire 1997) over each ranker's recent loss 1 - NDCG@10, so that
+a ranker that is added cannot cost quality for long. ADWIN (Bifet and Gavaldà 2007, River) watches
+the mixture's loss; when it changes, the past losses are dropped and the contest opens again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+from river import drift
+
+from online.features import FEATURES
+from online.listwise import gradient, ranks, softmax
+from online.ranker import Array, LinearRanker, NeuralRanker, Ranker, RankerConfig, Scaler
+
+
+@dataclass(frozen=True)
+class ContestConfig:
+    ranker: RankerConfig = field(default_factory=RankerConfig)
+    eta: float = 0.1  # how sharply Hedge prefers
+    memory: int = 1000  # lists after which a loss counts 1/e
+
+
+def ndcg(rank: Array) -> Array:
+    """NDCG@10 of one relevant item at each rank (1 = top)."""
+    return np.where(rank <= 10, 1.0 / np.log2(1.0 + np.maximum(rank, 1.0)), 0.0)
+
+
+class Contest:
+    """Scores blocks of at most `rows` rows; `learn` ends the block."""
+
+    def __init__(self, config: ContestConfig, rows: int, rng: np.random.Generator) -> None:
+        self._config = config
+        self.scaler = Scaler()
+        self.rankers: list[Ranker] = [
+            NeuralRanker(config.ranker, rows, rng),
+            LinearRanker(config.ranker),
+        ]
+        self._loss = np.zeros(len(self.rankers))
+        self._forget = np.exp(-1.0 / config.memory)
+        self._x = np.zeros((rows, FEATURES), np.float32)
+        self._p = np.zeros((len(self.rankers), rows), np.float32)
+        self._mixed = np.zeros(rows, np.float32)
+        self._drift = drift.ADWIN()
+        self.drifts = 0
+        self.learned = 0  # lists
+
+    @property
+    def weights(self) -> Array:
+        """Each ranker's say, (K,), summing to one."""
+        w = np.exp(-self._config.eta * (self._loss - self._loss.min()))
+        weights: Array = w / w.sum()
+        return weights
+
+    def score(self, raw: Array, start: Array, first: int) -> Array:
+        """Mixed scores (log-probabilities but for a constant) of lists first.. of the block.
+
+        raw: (N, FEATURES) rows of all the block's lists so far, logarithms not yet taken in those
+        from list `first` on (they are taken in place); start: (L + 1,) their bounds. Each list is
+        a matrix product of its own, so that the bits of a score do not depend on its neighbours.
+        """
+        a, b = int(start[first]), int(start[-1])
+        self.scaler.prepare(raw[a:b])
+        self.scaler.apply(raw[a:b], self._x[a:b])
+        bounds = start[first:].tolist()
+        for ranker, p in zip(self.rankers, self._p, strict=True):
+            for lo, hi in itertools.pairwise(bounds):
+                p[lo:hi] = ranker.score(self._x[lo:hi], lo)
+            softmax(p, start[first:], p)
+        mixed = self._mixed[a:b]
+        mixed[:] = 0.0
+        for weight, p in zip(self.weights.astype(np.float32), self._p, strict=True):
+            mixed += weight * np.log(p[a:b] + np.float32(1e-9))
+        return mixed
+
+    def predict(self, raw: Array, start: Array) -> Array:
+        """Mixed scores (N,) of lists that will not be learned from: the policy's input.
+
+        raw: (N, FEATURES) rows, untouched; start: (L + 1,) the lists' bounds.
+        """
+        x = raw.copy()
+        self.scaler.prepare(x)
+        self.scaler.apply(x, x)
+        mixed = np.zeros(len(x), np.float32)
+        p = np.zeros(len(x), np.float32)
+        for weight, ranker in zip(self.weights.astype(np.float32), self.rankers, strict=True):
+            for lo, hi in itertools.pairwise(start.tolist()):
+                p[lo:hi] = ranker.predict(x[lo:hi])
+            softmax(p, start, p)
+            mixed += weight * np.log(p + np.float32(1e-9))
+        return mixed
+
+    def judge(
+        self, start: Array, first: int, proposed: Array, place: Array, unproposed: Array
+    ) -> Array:
+        """Ranks (L - first,) of the targets by the mixture; inf where there is nothing to rank."""
+        out = np.zeros(len(place) - first)
+        ranks(self._mixed, start[first:], proposed[first:], place[first:], unproposed[first:], out)
+        return out
+
+    def learn(
+        self, raw: Array, start: Array, proposed: Array, place: Array, unproposed: Array
+    ) -> None:
+        """Learn from the whole block, one step for each ranker, and judge them."""
+        n = int(start[-1])
+        x, slope, rank = self._x[:n], np.zeros(n, np.float32), np.zeros(len(place))
+        known = int((place >= 0).sum())
+        if not known:
+            return
+        for k, ranker in enumerate(self.rankers):
+            ranks(self._p[k], start, proposed, place, unproposed, rank)
+            weight = 1.0 / (1.0 + (rank / self._config.ranker.rank_scale) ** 2)
+            gradient(self._p[k], start, place, weight.astype(np.float32), slope)
+            ranker.learn(x, slope)
+            self._loss[k] = self._loss[k] * self._forget ** len(place) + (1.0 - ndcg(rank)).sum()
+        self.scaler.learn(raw)
+        self.learned += len(place)
+        self._watch(start, proposed, place, unproposed)
+
+    def _watch(self, start: Array, proposed: Array, place: Array, unproposed: Array) -> None:
+        rank = self.judge(start, 0, proposed, place, unproposed)
+        self._drift.update(float(1.0 - ndcg(rank).mean()))
+        if self._drift.drift_detected:
+            self.drifts += 1
+            self._loss[:] = 0.0

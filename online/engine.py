@@ -1,0 +1,136 @@
+"""The compiled loop over a batch: deduplicate, propose, remember, count. Event by event.
+
+Statistics move with every event; only the rankers' weights wait for a full block of lists. So the
+outcome does not depend on how a batch was cut: a block that is not full is carried over.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from online.candidates import CANDIDATES, SESSION_MS, propose
+from online.features import FEATURES, Scratch
+from online.history import NEW, append, find, newest
+from online.observe import observe
+from online.tables import ITEMS_KNOWN, Tables
+
+ROWS = CANDIDATES + 1  # rows that one list may take: the candidates and a target none proposed
+INTERACTION, TARGET = 1, 2  # what an event is: bits of Batch.role
+
+
+class Batch(NamedTuple):
+    """Events as columns, (E,) each."""
+
+    user: np.ndarray  # i4 slot
+    item: np.ndarray  # i4 slot, -1 none
+    kind: np.ndarray  # i1 index into EVENT_TYPES
+    role: np.ndarray  # i1 INTERACTION | TARGET
+    ts: np.ndarray  # i8 epoch ms
+    event: np.ndarray  # u8 hash of event_id
+    session: np.ndarray  # u8 hash of session_id, 0 none
+    status: np.ndarray  # i1 out: NEW, DUPLICATE, TOO_LATE or FULL
+
+
+class Lists(NamedTuple):
+    """Up to L candidate lists, one after another in flat arrays."""
+
+    start: np.ndarray  # (L + 1,) i8
+    cand: np.ndarray  # (L * ROWS,) i4
+    x: np.ndarray  # (L * ROWS, FEATURES) f4
+    proposed: np.ndarray  # (L,) i8
+    place: np.ndarray  # (L,) i8 row of the target, -1 none
+    unproposed: np.ndarray  # (L,) i8 rankable items that no source proposed
+    popular: np.ndarray  # (L,) f8 the target's rank by popularity
+    owner: np.ndarray  # (L,) i8 position of the event in its batch
+
+
+def new_lists(n: int) -> Lists:
+    return Lists(
+        start=np.zeros(n + 1, np.int64),
+        cand=np.zeros(n * ROWS, np.int32),
+        x=np.zeros((n * ROWS, FEATURES), np.float32),
+        proposed=np.zeros(n, np.int64),
+        place=np.zeros(n, np.int64),
+        unproposed=np.zeros(n, np.int64),
+        popular=np.zeros(n),
+        owner=np.zeros(n, np.int64),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_list(
+    t: Tables, s: Scratch, out: Lists, n: int, user: int, ts: int, session: np.uint64,
+    target: int, exclude_seen: bool, owner: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Append the list of one user at one moment as number `n`.
+
+    Returns how many items of the user lie in `s.items`, and how many of them are of this session.
+    """
+    a = out.start[n]
+    proposed, row, own, length, fresh, popular = propose(
+        t, s, user, ts, session, target, exclude_seen, out.cand[a:], out.x[a:]
+    )
+    out.proposed[n] = proposed
+    out.place[n] = a + row if row >= 0 else -1
+    out.unproposed[n] = t.clock[ITEMS_KNOWN] - proposed - (own if exclude_seen else 0)
+    out.popular[n] = popular
+    out.owner[n] = owner
+    out.start[n + 1] = a + proposed + (1 if row == proposed else 0)
+    return length, fresh
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance(
+    t: Tables, s: Scratch, batch: Batch, first: int, out: Lists, n: int, exclude_seen: bool,
+    limit: int,
+) -> tuple[int, int]:  # fmt: skip
+    """Take events from `first` on, until the batch ends or `out` is full.
+
+    Each is scored from the state that the events before it left, then counted. Returns the next
+    event's position and how many lists `out` holds. limit: events kept in a user's history.
+    """
+    room = len(out.proposed)
+    e = first
+    while e < len(batch.user) and n < room:
+        user, item, ts, session = batch.user[e], batch.item[e], batch.ts[e], batch.session[e]
+        batch.status[e] = find(t, user, batch.event[e], ts, limit)
+        if batch.status[e] != NEW:
+            e += 1
+            continue
+        if batch.role[e] & TARGET:
+            length, fresh = add_list(t, s, out, n, user, ts, session, item, exclude_seen, e)
+            n += 1
+        elif batch.role[e] & INTERACTION:
+            length = newest(t, user, s.items, s.kinds, s.ts, s.sessions)
+            fresh = 0
+            while fresh < length and _same_session(s, fresh, ts, session):
+                fresh += 1
+        key = t.key[item] if item >= 0 else np.int32(-1)
+        batch.status[e] = append(
+            t, user, key, batch.kind[e], ts, batch.event[e], session, limit
+        )
+        if batch.role[e] & INTERACTION:
+            observe(t, user, item, ts, s.items, length, fresh)
+        e += 1
+    return e, n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _same_session(s: Scratch, p: int, ts: int, session: np.uint64) -> bool:
+    if session != 0:
+        return s.sessions[p] == session
+    return (s.ts[p - 1] if p > 0 else ts) - s.ts[p] < SESSION_MS
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def recall(
+    t: Tables, user: int, item: np.ndarray, kind: np.ndarray, ts: np.ndarray, event: np.ndarray,
+    session: np.ndarray, limit: int,
+) -> None:  # fmt: skip
+    """Put a user's past events back into the history; the item statistics know them already."""
+    for e in range(len(item)):
+        key = t.key[item[e]] if item[e] >= 0 else np.int32(-1)
+        append(t, user, key, kind[e], ts[e], event[e], session[e], limit)

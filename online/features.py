@@ -1,0 +1,218 @@
+"""Features of a candidate: what the ranker sees, and which candidate source each belongs to.
+
+The first LOGS columns are written as arguments of a logarithm, which `online.ranker` takes for the
+whole list at once. Sums come from `online.candidates`; the rest from the item's and user's counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from online.tables import DECAYS, TICK, TICK_HALF_LIVES, TIME_HALF_LIVES, Tables
+
+SUMS = 14
+(COVISIT, SHORT, SYMMETRIC, CONDITIONAL, COSINE, NEXT, NEXT2, BACK, HITS, BEST,
+ NEIGHBOURS, FOLLOWS, TOGETHERS, NEWEST) = range(SUMS)  # fmt: skip
+SHARES = SUMS - 1  # all but NEWEST also appear as a share of the list's largest
+
+LOG_NAMES = (
+    "covisit", "covisit_short", "covisit_symmetric", "covisit_conditional", "cosine",
+    "transition", "transition_second", "covisit_back", "hits", "best_conditional",
+    "neighbours", "neighbours_next", "same_session", "pair_age",
+    "covisit_symmetric_damped", "covisit_damped",
+    "popularity", "events_since_last", "seconds_since_last", "item_age",
+    "own_count", "own_gap", "user_gap", "user_events", "session_events", "own_seconds",
+)  # fmt: skip
+LOGS = len(LOG_NAMES)
+SHARE_NAMES = tuple(f"{name}_share" for name in LOG_NAMES[:SHARES])
+DECAY_NAMES = tuple(f"trend_{int(h)}_events" for h in TICK_HALF_LIVES) + tuple(
+    f"trend_{int(h / 3_600_000)}_hours" for h in TIME_HALF_LIVES
+)
+LAST_NAMES = ("own_recency", "own_in_session", "same_moment", "taste_popularity", "taste_trend")
+NAMES = LOG_NAMES + SHARE_NAMES + DECAY_NAMES + LAST_NAMES
+FEATURES = len(NAMES)
+
+# Columns by candidate source. What a source contributed to a score is measured by taking its
+# columns away (`absent` values), so every column that depends on the item belongs to one source.
+SOURCES = ("co-visitation", "transition", "neighbours", "popularity", "trending", "repeats")
+_SOURCE_OF = {
+    "transition": "transition", "transition_second": "transition", "covisit_short": "transition",
+    "neighbours": "neighbours", "neighbours_next": "neighbours",
+    "popularity": "popularity", "item_age": "popularity",
+    "events_since_last": "trending", "seconds_since_last": "trending",
+    "own_count": "repeats", "own_gap": "repeats", "own_seconds": "repeats",
+    "own_recency": "repeats", "own_in_session": "repeats",
+    "user_gap": "", "user_events": "", "session_events": "", "same_moment": "",
+    "taste_popularity": "", "taste_trend": "",
+}  # fmt: skip
+
+
+def source_of(name: str) -> str:
+    """The candidate source that a feature belongs to; "" for the user's context.
+
+    >>> source_of("transition_share"), source_of("cosine"), source_of("user_gap")
+    ('transition', 'co-visitation', '')
+    """
+    if name.startswith("trend_"):
+        return "trending"
+    return _SOURCE_OF.get(name.removesuffix("_share"), "co-visitation")
+
+
+HALF = np.array(TICK_HALF_LIVES + TIME_HALF_LIVES)
+TICKS = len(TICK_HALF_LIVES)
+FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
+
+
+class Scratch(NamedTuple):
+    """Work space of one `propose`; between calls only its zeros and -1s matter."""
+
+    at: np.ndarray  # (I,) i4 place of an item among the touched, -1 none
+    touched: np.ndarray  # (M,) i4 slots
+    sums: np.ndarray  # (M, SUMS) f4; the last row stays zero
+    rate: np.ndarray  # (M,) f4
+    order: np.ndarray  # (M,) f4
+    chosen: np.ndarray  # (I,) i1
+    own: np.ndarray  # (I,) i4 how often the user had the item
+    own_gap: np.ndarray  # (I,) i4 1 = the user's newest event
+    own_session: np.ndarray  # (I,) i1 in this session
+    user_weight: np.ndarray  # (U,) f4
+    users: np.ndarray  # (W,) i4
+    items: np.ndarray  # (H,) i4 the user's items, newest first
+    kinds: np.ndarray  # (H,) i1
+    ts: np.ndarray  # (H,) i8
+    sessions: np.ndarray  # (H,) u8
+
+
+def new_scratch(items: int, users: int, history: int) -> Scratch:
+    touched = items + 1
+    return Scratch(
+        at=np.full(items, -1, np.int32),
+        touched=np.zeros(touched, np.int32),
+        sums=np.zeros((touched, SUMS), np.float32),
+        rate=np.zeros(touched, np.float32),
+        order=np.zeros(touched, np.float32),
+        chosen=np.zeros(items, np.int8),
+        own=np.zeros(items, np.int32),
+        own_gap=np.zeros(items, np.int32),
+        own_session=np.zeros(items, np.int8),
+        user_weight=np.zeros(users, np.float32),
+        users=np.zeros(256, np.int32),
+        items=np.zeros(history, np.int32),
+        kinds=np.zeros(history, np.int8),
+        ts=np.zeros(history, np.int64),
+        sessions=np.zeros(history, np.uint64),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def stream_time(tick: int, ts: int, d: int) -> float:
+    """The clock of decay `d`, in half-lives."""
+    return (tick if d < TICKS else ts) / HALF[d]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _decayed(t: Tables, item: int, tick: int, ts: int, d: int) -> float:
+    return max(t.decayed[item, d] - stream_time(tick, ts, d), FLOOR)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def write(
+    t: Tables, s: Scratch, length: int, fresh: int, ts: int, cand: np.ndarray, rows: int,
+    x: np.ndarray,
+) -> None:  # fmt: skip
+    """Fill x (rows, FEATURES) f4 for the candidates `cand[:rows]`.
+
+    length: events of the user in `s.items`; fresh: how many of them belong to this session.
+    """
+    tick = t.clock[TICK]
+    nothing = len(s.sums) - 1
+    top = np.full(SUMS, 1e-9, np.float32)
+    for c in range(rows):
+        a = s.at[cand[c]]
+        if a >= 0:
+            for k in range(SUMS):
+                top[k] = max(top[k], s.sums[a, k])
+    for k in range(SUMS):
+        top[k] = np.float32(1.0) / top[k]
+    gap = max(ts - s.ts[0], 0) / 1000.0 if length > 0 else 1e9
+    taste, trend = 0.0, 0.0
+    m = min(length, 10)
+    for p in range(m):
+        taste += math.log1p(t.count[s.items[p]]) / m
+        trend += _decayed(t, s.items[p], tick, ts, 1) / m
+    for c in range(rows):
+        j = cand[c]
+        a = s.at[j] if s.at[j] >= 0 else nothing
+        _write_counts(t, s, a, j, tick, ts, x[c])
+        x[c, 22] = 1.0 + gap
+        x[c, 23] = 1.0 + length
+        x[c, 24] = 1.0 + fresh
+        for k in range(SHARES):
+            x[c, LOGS + k] = math.sqrt(s.sums[a, k] * top[k])
+        f = LOGS + SHARES
+        for d in range(DECAYS):
+            x[c, f + d] = _decayed(t, j, tick, ts, d)
+        f += DECAYS
+        own = s.own[j] > 0
+        x[c, f] = 1.0 / s.own_gap[j] if own else 0.0
+        x[c, f + 1] = s.own_session[j] if own else 0.0
+        x[c, f + 2] = 1.0 if gap == 0.0 else 0.0
+        x[c, f + 3] = taste
+        x[c, f + 4] = trend
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_counts(
+    t: Tables, s: Scratch, a: int, j: int, tick: int, ts: int, row: np.ndarray
+) -> None:
+    """The columns under a logarithm that differ by item; each at least a small positive number."""
+    sums = s.sums
+    pop = t.count[j]
+    damp = pop**-0.3 if pop > 0.0 else 1.0
+    row[0] = 1.0 + sums[a, COVISIT]
+    row[1] = 1.0 + 4.0 * sums[a, SHORT]
+    row[2] = 1.0 + sums[a, SYMMETRIC]
+    row[3] = 0.003 + sums[a, CONDITIONAL]
+    row[4] = 0.01 + sums[a, COSINE]
+    row[5] = 0.003 + sums[a, NEXT]
+    row[6] = 0.003 + sums[a, NEXT2]
+    row[7] = 1.0 + sums[a, BACK]
+    row[8] = 1.0 + sums[a, HITS]
+    row[9] = 0.003 + sums[a, BEST]
+    row[10] = 1.0 + 8.0 * sums[a, NEIGHBOURS]
+    row[11] = 1.0 + 8.0 * sums[a, FOLLOWS]
+    row[12] = 0.003 + sums[a, TOGETHERS]
+    row[13] = max(tick - sums[a, NEWEST], 0.0) + 1.0
+    row[14] = 0.03 + sums[a, SYMMETRIC] * damp
+    row[15] = 0.03 + sums[a, COVISIT] * damp
+    row[16] = 1.0 + pop
+    row[17] = 1.0 + max(tick - t.last_tick[j], 0) if pop > 0.0 else 1e6
+    row[18] = 1.0 + max(ts - t.last_ts[j], 0) / 1000.0 if pop > 0.0 else 1e9
+    row[19] = 1.0 + max(tick - t.first_tick[j], 0)
+    own = s.own[j]
+    row[20] = 1.0 + own
+    row[21] = s.own_gap[j] if own > 0 else 1.0
+    row[25] = 1.0 + max(ts - s.ts[s.own_gap[j] - 1], 0) / 1000.0 if own > 0 else 1.0
+
+
+def absent(source: str, x: np.ndarray) -> np.ndarray:
+    """The rows of x as they would be, had `source` never heard of the item (before logarithms)."""
+    without = x.copy()
+    for column, name in enumerate(NAMES):
+        if source_of(name) != source:
+            continue
+        without[:, column] = _ABSENT.get(name, 1.0 if column < LOGS else 0.0)
+        if name.startswith("trend_"):
+            without[:, column] = FLOOR
+    return without
+
+
+_ABSENT = {
+    "covisit_conditional": 0.003, "cosine": 0.01, "transition": 0.003, "transition_second": 0.003,
+    "best_conditional": 0.003, "same_session": 0.003, "covisit_symmetric_damped": 0.03,
+    "covisit_damped": 0.03, "events_since_last": 1e6, "seconds_since_last": 1e9, "pair_age": 1e6,
+}  # fmt: skip

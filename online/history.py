@@ -1,0 +1,121 @@
+"""What each user did, newest first, in pages of a bounded arena. Sorted by event time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables
+
+NEW, DUPLICATE, FULL, TOO_LATE = range(4)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def find(t: Tables, user: int, event: np.uint64, ts: int, limit: int) -> int:
+    """NEW, DUPLICATE, or TOO_LATE when the event is older than all that is kept of a full history."""
+    page = t.user_page[user]
+    left = t.user_n[user]
+    oldest = np.int64(1 << 62)
+    while page >= 0 and left > 0:
+        fill = (left - 1) % PAGE + 1
+        for i in range(fill - 1, -1, -1):
+            if t.page_event[page, i] == event:
+                return DUPLICATE
+        oldest = t.page_ts[page, 0]
+        left -= fill
+        page = t.page_older[page]
+    if t.user_n[user] >= limit - PAGE and ts < oldest:
+        return TOO_LATE
+    return NEW
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _drop_oldest_page(t: Tables, user: int) -> None:
+    page = t.user_page[user]
+    newer = -1
+    while t.page_older[page] >= 0:
+        newer = page
+        page = t.page_older[page]
+    if newer >= 0:
+        t.page_older[newer] = -1
+    else:
+        t.user_page[user] = -1
+    t.page_free[t.clock[PAGES_FREE]] = page
+    t.clock[PAGES_FREE] += 1
+    t.user_n[user] -= PAGE
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def append(
+    t: Tables, user: int, key: int, kind: int, ts: int, event: np.uint64, session: np.uint64,
+    limit: int,
+) -> int:  # fmt: skip
+    """Add an event at its place in time; NEW, or FULL when the arena has no page left.
+
+    key: the item's (-1: an event without one); kind: index into EVENT_TYPES.
+    """
+    if t.user_n[user] % PAGE == 0:
+        if t.user_n[user] >= limit:
+            _drop_oldest_page(t, user)
+        if t.clock[PAGES_FREE] == 0:
+            return FULL
+        t.clock[PAGES_FREE] -= 1
+        page = t.page_free[t.clock[PAGES_FREE]]
+        t.page_older[page] = t.user_page[user]
+        t.user_page[user] = page
+    page, at = t.user_page[user], t.user_n[user] % PAGE
+    t.user_n[user] += 1
+    t.user_seen[user] += 1
+    while True:  # late events move newer ones up
+        older_page, older = (page, at - 1) if at > 0 else (t.page_older[page], PAGE - 1)
+        if older_page < 0 or t.page_ts[older_page, older] <= ts:
+            break
+        t.page_item[page, at] = t.page_item[older_page, older]
+        t.page_type[page, at] = t.page_type[older_page, older]
+        t.page_ts[page, at] = t.page_ts[older_page, older]
+        t.page_event[page, at] = t.page_event[older_page, older]
+        t.page_session[page, at] = t.page_session[older_page, older]
+        page, at = older_page, older
+    t.page_item[page, at] = key
+    t.page_type[page, at] = kind
+    t.page_ts[page, at] = ts
+    t.page_event[page, at] = event
+    t.page_session[page, at] = session
+    return NEW
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def free_user(t: Tables, user: int) -> None:
+    """Forget the user's history and give its pages back."""
+    page = t.user_page[user]
+    while page >= 0:
+        older = t.page_older[page]
+        t.page_older[page] = -1
+        t.page_free[t.clock[PAGES_FREE]] = page
+        t.clock[PAGES_FREE] += 1
+        page = older
+    t.user_page[user] = -1
+    t.user_n[user] = 0
+    t.user_seen[user] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def newest(
+    t: Tables, user: int, items: np.ndarray, kinds: np.ndarray, ts: np.ndarray, sessions: np.ndarray
+) -> int:
+    """Copy the slots of up to len(items) items that the user had, newest first; how many."""
+    page, left, n = t.user_page[user], t.user_n[user], 0
+    while page >= 0 and left > 0 and n < len(items):
+        fill = (left - 1) % PAGE + 1
+        for i in range(fill - 1, -1, -1):
+            key = t.page_item[page, i]
+            if key < 0 or t.key[key & SLOT_MASK] != key or n == len(items):
+                continue
+            items[n] = key & SLOT_MASK
+            kinds[n] = t.page_type[page, i]
+            ts[n] = t.page_ts[page, i]
+            sessions[n] = t.page_session[page, i]
+            n += 1
+        left -= fill
+        page = t.page_older[page]
+    return n

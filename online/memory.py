@@ -1,0 +1,161 @@
+"""Bounded memory: which users and items are held, where, and who gives way when it is full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from online import tables as tb
+from online.events import Item
+from online.features import Scratch, new_scratch
+from online.history import free_user
+from online.observe import expire, know
+from online.pairs import free_entries
+from online.slots import Slots
+from online.tables import ITEMS_KNOWN, PAGES_FREE, PAIRS_USED, Tables
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Upper bounds of the tables; they start small and double. Bytes: see `bytes_at_most`."""
+
+    users: int = 200_000  # histories held; the rest is read from the warehouse when they return
+    items: int = 250_000  # the least recently used is forgotten
+    pages: int = 400_000  # of 16 events each, for all histories together
+    pairs: int = 10_000_000  # (item, neighbour) entries
+    history: int = 1024  # events kept of one user
+
+    def __post_init__(self) -> None:
+        # A user whose rows are not yet written must not be evicted: with room for this many, the
+        # least recently used one is never among the last few batches.
+        lowest = {"users": 10_000, "items": 1_000, "pages": 20_000, "pairs": 10_000, "history": 64}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"memory.{name}={getattr(self, name)}: at least {low} is needed")
+        if self.items >= 1 << tb.SLOT_BITS:
+            raise ValueError(f"memory.items={self.items}: at most {(1 << tb.SLOT_BITS) - 1}")
+
+    def bytes_at_most(self) -> int:
+        """What the tables and their ids take when full."""
+        small = tb.new_tables(1, 1, 1, 1)
+        per = {f: a.nbytes for f, a in zip(small._fields, small, strict=True)}
+        item = sum(per[f] for f in tb.ITEM_TABLES) + 4 + 8 * tb.ROW_CLASSES + 92 + 300
+        user = sum(per[f] for f in tb.USER_TABLES) + 4 + 200
+        page = sum(per[f] for f in tb.PAGE_TABLES) + 4
+        pair = sum(per[f] for f in tb.PAIR_TABLES)
+        return item * self.items + user * self.users + page * self.pages + pair * self.pairs
+
+
+class Memory:
+    def __init__(self, config: MemoryConfig) -> None:
+        self.config = config
+        self.users = Slots(config.users)
+        self.items = Slots(config.items)
+        self.tables: Tables = tb.new_tables(1024, 1024, 2048, 1 << 16)
+        self.scratch: Scratch = new_scratch(1024, 1024, config.history)
+        self._catalogue: dict[str, Item] = {}
+
+    # -- room --------------------------------------------------------------------------------
+
+    def make_room(self, users: int, items: int, events: int) -> None:
+        """Grow, or let the least recently used go, so that this many more will fit."""
+        bound = self.config
+        while len(self.users) + users > bound.users:
+            self.forget_user(self.users.oldest())
+        while len(self.items) + items > bound.items:
+            self.expire_item()
+        self._grow(users, items)
+        t = self.tables
+        pages = 2 * events + users  # an event opens at most one page; a restore one in 16
+        while t.clock[PAGES_FREE] < pages and len(t.page_older) < bound.pages:
+            t = self.tables = tb.grow_pages(t, min(2 * len(t.page_older), bound.pages))
+        while t.clock[PAGES_FREE] < pages and len(self.users) > 1:
+            self.forget_user(self.users.oldest())
+        self._make_pair_room(events)
+
+    def _grow(self, users: int, items: int) -> None:
+        t, bound = self.tables, self.config
+        item_rows, user_rows = len(t.count), len(t.user_n)
+        while self.items.rows + items > item_rows:
+            item_rows = min(2 * item_rows, bound.items)
+        while self.users.rows + users > user_rows:
+            user_rows = min(2 * user_rows, bound.users)
+        if item_rows > len(t.count):
+            t = tb.grow_items(t, item_rows)
+        if user_rows > len(t.user_n):
+            t = tb.grow_users(t, user_rows)
+        if t is not self.tables:
+            self.tables = t
+            self.scratch = new_scratch(item_rows, user_rows, bound.history)
+
+    def _make_pair_room(self, events: int) -> None:
+        """Every event may enlarge a few dozen rows. Growth doubles, then old items give way."""
+        t, need = self.tables, min(events * 512, self.config.pairs // 4)
+        while t.clock[PAIRS_USED] + need > len(t.pair_item) < self.config.pairs:
+            t = self.tables = tb.grow_pairs(t, min(2 * len(t.pair_item), self.config.pairs))
+        if t.clock[PAIRS_USED] + need > len(t.pair_item):
+            low = min(events * 40, self.config.pairs // 8)
+            while free_entries(t) < low and len(self.items) > 1:
+                self.expire_item()
+
+    # -- users and items ---------------------------------------------------------------------
+
+    def take_user(self, user_id: str) -> int:
+        return self.users.take(user_id)
+
+    def take_item(self, item_id: str) -> int:
+        return self.items.take(item_id) if item_id else -1
+
+    def forget_user(self, user_id: str) -> None:
+        if user_id in self.users:
+            free_user(self.tables, self.users.give_up(user_id))
+
+    def expire_item(self) -> None:
+        """Forget the item that was used longest ago."""
+        item_id = self.items.oldest()
+        self._catalogue.pop(item_id, None)
+        expire(self.tables, self.items.give_up(item_id))
+
+    # -- catalogue ---------------------------------------------------------------------------
+
+    def announce(self, item: Item) -> None:
+        self.make_room(0, 1, 0)
+        slot = self.take_item(item.item_id)
+        know(self.tables, slot, 0)
+        self.tables.hidden[slot] = item.stock is not None and item.stock <= 0
+        self.tables.available[slot] = item.available_from or 0
+        self._catalogue[item.item_id] = item
+
+    def withdraw(self, item_id: str) -> None:
+        self._catalogue.pop(item_id, None)
+        slot = self.items.get(item_id)
+        if slot >= 0:
+            self.tables.hidden[slot] = 1
+
+    def title(self, item_id: str) -> str:
+        """What to call an item in a reason: its title, or its id."""
+        item = self._catalogue.get(item_id)
+        return item.title if item and item.title else item_id
+
+    def category(self, item_id: str) -> str:
+        item = self._catalogue.get(item_id)
+        return item.category if item else ""
+
+    # -- figures -----------------------------------------------------------------------------
+
+    def coverage(self) -> float:
+        """Share of the known items that were in a slate."""
+        known = int(self.tables.clock[ITEMS_KNOWN])
+        return float(self.tables.shown.sum()) / known if known else 0.0
+
+    def figures(self) -> dict[str, Any]:
+        t = self.tables
+        return {
+            "users": len(self.users),
+            "items": len(self.items),
+            "pages_free": int(t.clock[PAGES_FREE]),
+            "pairs_used": int(t.clock[PAIRS_USED]),
+            "bytes": int(sum(np.asarray(a).nbytes for a in t)),
+        }

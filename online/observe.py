@@ -1,0 +1,126 @@
+"""What one event changes in the item statistics. The order of events is all that matters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from online.features import stream_time
+from online.pairs import WINDOW, add_pair, forget_item
+from online.tables import (
+    DECAYS,
+    GENERATIONS,
+    HOT,
+    HOT_LISTS,
+    ITEMS_KNOWN,
+    RECENT,
+    SLOT_BITS,
+    SLOT_MASK,
+    TICK,
+    Tables,
+)
+
+HOT_DECAYS = (0, 1, 5)  # what ranks the hot lists after the first, which is ranked by count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def know(t: Tables, item: int, ts: int) -> None:
+    """The item exists from now on."""
+    if t.known[item] == 0:
+        t.known[item] = 1
+        t.first_tick[item] = t.clock[TICK]
+        t.first_ts[item] = ts
+        t.clock[ITEMS_KNOWN] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _heat(t: Tables, item: int, h: int) -> float:
+    return t.count[item] if h == 0 else t.decayed[item, HOT_DECAYS[h - 1]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _warm(t: Tables, item: int, h: int) -> None:
+    """Give the item its place in hot list `h`, sorted hottest first."""
+    heat = _heat(t, item, h)
+    n = t.hot_n[h]
+    if n == HOT and heat <= t.hot_min[h]:
+        return
+    at = -1
+    for k in range(n):
+        if t.hot[h, k] == item:
+            at = k
+            break
+    if at < 0:
+        at = n if n < HOT else HOT - 1
+        if n < HOT:
+            t.hot_n[h] += 1
+    while at > 0 and _heat(t, t.hot[h, at - 1], h) < heat:
+        t.hot[h, at] = t.hot[h, at - 1]
+        at -= 1
+    t.hot[h, at] = item
+    t.hot_min[h] = _heat(t, t.hot[h, t.hot_n[h] - 1], h)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _decay(t: Tables, item: int, tick: int, ts: int) -> None:
+    """Add one to each decayed count. They are kept as log2 in stream units, so that comparing two
+    items needs no clock and nothing has to be decayed in between."""
+    for d in range(DECAYS):
+        now, old = stream_time(tick, ts, d), t.decayed[item, d]
+        high, low = max(now, old), min(now, old)
+        t.decayed[item, d] = high + math.log2(1.0 + 2.0 ** (low - high))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def observe(t: Tables, user: int, item: int, ts: int, before: np.ndarray, n: int, fresh: int) -> None:
+    """Count one event.
+
+    before: slots of the user's items before it, newest first, `n` of them, the first `fresh` in
+    this session.
+    """
+    know(t, item, ts)
+    t.clock[TICK] += 1
+    tick = t.clock[TICK]
+    _decay(t, item, tick, ts)
+    t.count[item] += 1.0
+    t.rarity[item] = 1.0 / math.sqrt(t.count[item] + 2.0)
+    t.last_tick[item] = tick
+    t.last_ts[item] = max(ts, t.last_ts[item])
+    for h in range(HOT_LISTS):
+        _warm(t, item, h)
+    t.recent[item, t.recent_n[item] % RECENT] = user
+    t.recent_n[item] += 1
+    for p in range(min(n, WINDOW)):
+        if before[p] != item:
+            add_pair(t, before[p], item, p + 1, p < fresh)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def expire(t: Tables, item: int) -> None:
+    """Take everything that is known of an item away and give its slot a new generation."""
+    forget_item(t, item)
+    for h in range(HOT_LISTS):
+        for k in range(t.hot_n[h]):
+            if t.hot[h, k] == item:
+                for m in range(k, t.hot_n[h] - 1):
+                    t.hot[h, m] = t.hot[h, m + 1]
+                t.hot_n[h] -= 1
+                t.hot_min[h] = -1e300
+                break
+    if t.known[item]:
+        t.clock[ITEMS_KNOWN] -= 1
+    generation = ((t.key[item] >> SLOT_BITS) + 1) % GENERATIONS
+    t.key[item] = (generation << SLOT_BITS) | (item & SLOT_MASK)
+    t.count[item] = 0.0
+    t.rarity[item] = math.sqrt(0.5)
+    t.decayed[item, :] = -1e300
+    t.last_tick[item] = 0
+    t.last_ts[item] = 0
+    t.known[item] = 0
+    t.hidden[item] = 0
+    t.available[item] = 0
+    t.shown[item] = 0
+    t.recent_n[item] = 0
+    t.recent[item, :] = -1

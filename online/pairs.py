@@ -1,0 +1,222 @@
+"""Which items go together: decayed co-visitation and transitions, sparse and bounded.
+
+An item's neighbours lie in one row, a small set-associative cache: a neighbour may sit in one of
+WAYS entries; when they are full the row grows fourfold, and at its largest the weakest of them
+gives way. So memory is bounded per item, an update touches one cache line or two, and no N×N
+matrix exists. The idea of keeping the heavy hitters: Metwally et al. (2005), "Space-Saving".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from online.tables import (
+    BACKWARD_LONG,
+    DIRECT,
+    FORWARD_LONG,
+    FORWARD_SHORT,
+    LATEST,
+    PAIR_FIELDS,
+    PAIRS_USED,
+    ROW_CLASSES,
+    ROW_FIRST,
+    SLOT_MASK,
+    TICK,
+    TOGETHER,
+    Tables,
+)
+
+WAYS = 8
+SHORT_DECAY = np.float32(0.6)
+LONG_DECAY = np.float32(0.9)
+WINDOW = 20  # events of a user back
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _place(key: int) -> int:
+    """Where the search for a neighbour starts (a multiplicative hash)."""
+    return (key * 2654435761) & 0x7FFFFFFF
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def row_size(t: Tables, item: int) -> int:
+    return ROW_FIRST << (2 * t.row_class[item])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _keep_free(t: Tables, size_class: int, start: int) -> None:
+    if t.row_free_n[size_class] < t.row_free.shape[1]:
+        t.row_free[size_class, t.row_free_n[size_class]] = start
+        t.row_free_n[size_class] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _new_row(t: Tables, size_class: int) -> int:
+    """First entry of an empty row of that class, or -1 when the arena is full."""
+    size = ROW_FIRST << (2 * size_class)
+    if t.row_free_n[size_class] > 0:
+        t.row_free_n[size_class] -= 1
+        return t.row_free[size_class, t.row_free_n[size_class]]
+    start = t.clock[PAIRS_USED]
+    if start + size <= len(t.pair_item):
+        t.clock[PAIRS_USED] = start + size
+        return start
+    for larger in range(size_class + 1, ROW_CLASSES):  # split a freed larger row
+        if t.row_free_n[larger] > 0:
+            t.row_free_n[larger] -= 1
+            start = t.row_free[larger, t.row_free_n[larger]]
+            for c in range(larger - 1, size_class - 1, -1):
+                part = ROW_FIRST << (2 * c)
+                for k in range(1, 4):
+                    _keep_free(t, c, start + k * part)
+            return start
+    return -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def free_row(t: Tables, item: int) -> None:
+    """Give the item's row back, empty."""
+    start = t.row_start[item]
+    if start < 0:
+        return
+    for entry in range(start, start + row_size(t, item)):
+        t.pair_item[entry] = -1
+    _keep_free(t, t.row_class[item], start)
+    t.row_start[item] = -1
+    t.row_class[item] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _strength(t: Tables, entry: int) -> float:
+    return t.pair_weight[entry, FORWARD_LONG] + t.pair_weight[entry, BACKWARD_LONG]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _search(t: Tables, start: int, size: int, key: int) -> int:
+    """Entry of the neighbour; -1 - entry of a free one; or -2**40 when all its ways are taken."""
+    at = _place(key)
+    empty = -1
+    for way in range(WAYS):
+        entry = start + ((at + way) & (size - 1))
+        if t.pair_item[entry] == key:
+            return entry
+        if empty < 0 and t.pair_item[entry] < 0:
+            empty = entry
+    return -1 - empty if empty >= 0 else -(1 << 40)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _grow_row(t: Tables, item: int) -> bool:
+    if t.row_class[item] + 1 >= ROW_CLASSES:
+        return False
+    start = _new_row(t, t.row_class[item] + 1)
+    if start < 0:
+        return False
+    old, old_size = t.row_start[item], row_size(t, item)
+    size = old_size << 2
+    for entry in range(old, old + old_size):
+        if t.pair_item[entry] >= 0:
+            to = _search(t, start, size, t.pair_item[entry])
+            if to > -(1 << 40):
+                to = -1 - to
+                t.pair_item[to] = t.pair_item[entry]
+                t.pair_weight[to] = t.pair_weight[entry]
+    new_class = t.row_class[item] + 1
+    free_row(t, item)
+    t.row_start[item] = start
+    t.row_class[item] = new_class
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _entry(t: Tables, item: int, neighbour: int) -> int:
+    """The entry for a neighbour, made when there is none; -1 when the arena is full."""
+    if t.row_start[item] < 0:
+        t.row_class[item] = 0
+        t.row_start[item] = _new_row(t, 0)
+        if t.row_start[item] < 0:
+            return -1
+    for _ in range(ROW_CLASSES):
+        size = row_size(t, item)
+        start = t.row_start[item]
+        found = _search(t, start, size, t.key[neighbour])
+        if found >= 0:
+            return found
+        if found > -(1 << 40):
+            entry = -1 - found
+            break
+        if not _grow_row(t, item):
+            at = _place(t.key[neighbour])
+            entry = start + (at & (size - 1))
+            for way in range(1, WAYS):
+                other = start + ((at + way) & (size - 1))
+                if _strength(t, other) < _strength(t, entry):
+                    entry = other
+            break
+    t.pair_item[entry] = t.key[neighbour]
+    for f in range(PAIR_FIELDS):
+        t.pair_weight[entry, f] = 0.0
+    return entry
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_pair(t: Tables, before: int, after: int, gap: int, same_session: bool) -> None:
+    """Count that a user went from `before` to `after`, `gap` events later (1 = directly)."""
+    long = LONG_DECAY ** (gap - 1)
+    together = np.float32(1.0) if same_session else np.float32(0.0)
+    entry = _entry(t, before, after)
+    if entry >= 0:
+        t.pair_weight[entry, FORWARD_SHORT] += SHORT_DECAY ** (gap - 1)
+        t.pair_weight[entry, FORWARD_LONG] += long
+        t.pair_weight[entry, TOGETHER] += together
+        t.pair_weight[entry, LATEST] = t.clock[TICK]
+        if gap == 1:
+            t.pair_weight[entry, DIRECT] += np.float32(1.0)
+    entry = _entry(t, after, before)
+    if entry >= 0:
+        t.pair_weight[entry, BACKWARD_LONG] += long
+        t.pair_weight[entry, TOGETHER] += together
+        t.pair_weight[entry, LATEST] = t.clock[TICK]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def forget_item(t: Tables, item: int) -> None:
+    """Remove the item from its neighbours' rows, and give its row back."""
+    start = t.row_start[item]
+    if start < 0:
+        return
+    for entry in range(start, start + row_size(t, item)):
+        key = t.pair_item[entry]
+        if key >= 0 and t.key[key & SLOT_MASK] == key:
+            other = key & SLOT_MASK
+            if t.row_start[other] >= 0:
+                found = _search(t, t.row_start[other], row_size(t, other), t.key[item])
+                if found >= 0:
+                    t.pair_item[found] = -1
+    free_row(t, item)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def strongest(t: Tables, items: np.ndarray, n: int, to: int) -> int:
+    """Which of the user's items (position in `items`, newest first) speaks most for `to`; -1 none."""
+    best, at = 0.0, -1
+    for p in range(min(n, WINDOW)):
+        start = t.row_start[items[p]]
+        if start < 0 or items[p] == to:
+            continue
+        entry = _search(t, start, row_size(t, items[p]), t.key[to])
+        if entry >= 0:
+            weight = 0.9**p * _strength(t, entry) * t.rarity[items[p]]
+            if weight > best:
+                best, at = weight, p
+    return at
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def free_entries(t: Tables) -> int:
+    """Entries that rows can still take: the arena's unused end, and what was freed."""
+    free = len(t.pair_item) - t.clock[PAIRS_USED]
+    for c in range(ROW_CLASSES):
+        free += t.row_free_n[c] * (ROW_FIRST << (2 * c))
+    return free

@@ -1,0 +1,58 @@
+"""Why an item is in a slate: what actually moved its score, in words.
+
+The contribution of a candidate source is what the score loses when that source's features are set
+to what they are for an item it never heard of (an ablation, cf. "occlusion", Zeiler and Fergus 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from online.events import EVENT_TYPES
+from online.features import SOURCES, absent
+
+_DID = {"view": "viewed", "click": "clicked", "cart": "put into the cart", "purchase": "bought",
+        "rating": "rated"}  # fmt: skip
+
+
+def contributions(raw: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What each source adds to each row's score: (N, len(SOURCES)).
+
+    raw: (N, FEATURES) rows before logarithms; score: scores (M,) of raw rows (M, FEATURES).
+    """
+    n = len(raw)
+    rows = np.concatenate([raw, *(absent(source, raw) for source in SOURCES)])
+    scores = score(rows)
+    with_all = scores[:n, None]
+    without = scores[n:].reshape(len(SOURCES), n).T
+    difference: np.ndarray = with_all - without
+    return difference
+
+
+def did(kind: int) -> str:
+    """The past tense of an event type: "bought" for a purchase."""
+    return _DID.get(EVENT_TYPES[kind], "used")
+
+
+def sentence(source: str, *, anchor: str, verb: str, count: int, own: int, category: str) -> str:
+    """One reason for people.
+
+    anchor: title of the user's item that speaks most for it, "" none; verb: what the user did with
+    it; count: how often the item was taken by anybody; own: how often by this user.
+
+    >>> sentence("co-visitation", anchor="TEAPOT", verb="bought", count=9, own=0, category="")
+    'because you bought TEAPOT'
+    """
+    if source == "repeats" and own > 0:
+        return f"you took it {own} times before" if own > 1 else "you took it before"
+    if source == "co-visitation" and anchor:
+        return f"because you {verb} {anchor}"
+    if source == "transition" and anchor:
+        return f"often next after {anchor}, which you {verb}"
+    if source == "neighbours" and anchor:
+        return f"shoppers who took {anchor} lately took this too"
+    if source == "trending":
+        return f"trending in {category}" if category else "trending now"
+    return f"popular: taken {count} times" if count != 1 else "popular: taken once"

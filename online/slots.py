@@ -1,0 +1,77 @@
+"""Which row of the tables an id has: bounded, and the least recently used gives way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+GROWTH = 2
+
+
+class Slots:
+    """Ids to slots 0 .. capacity - 1, remembering which were used last.
+
+    >>> slots = Slots(limit=2)
+    >>> slots.take("a"), slots.take("b"), slots.take("a"), slots.full
+    (0, 1, 0, True)
+    >>> slots.give_up("b"), slots.take("c"), slots.get("b")
+    (1, 1, -1)
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._slot: OrderedDict[str, int] = OrderedDict()
+        self.ids: list[str] = []
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._slot)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._slot
+
+    @property
+    def full(self) -> bool:
+        return len(self._slot) >= self.limit
+
+    @property
+    def rows(self) -> int:
+        """Slots ever used: what the tables must have room for."""
+        return len(self.ids)
+
+    def get(self, key: str) -> int:
+        """The slot of an id, or -1. Does not count as use."""
+        return self._slot.get(key, -1)
+
+    def take(self, key: str) -> int:
+        """The slot of an id, a new one if it has none, and count the use. OverflowError if full."""
+        slot = self._slot.get(key)
+        if slot is not None:
+            self._slot.move_to_end(key)
+            return slot
+        if self.full:
+            raise OverflowError(f"all {self.limit} slots are taken: give one up first")
+        if self._free:
+            slot = self._free.pop()
+            self.ids[slot] = key
+        else:
+            slot = len(self.ids)
+            self.ids.append(key)
+        self._slot[key] = slot
+        return slot
+
+    def oldest(self) -> str:
+        """The id that was used longest ago."""
+        return next(iter(self._slot))
+
+    def give_up(self, key: str) -> int:
+        """Free the id's slot; which it was."""
+        slot = self._slot.pop(key)
+        self.ids[slot] = ""
+        self._free.append(slot)
+        return slot
+
+
+def hash64(text: str) -> int:
+    """A stable 64-bit hash, never 0 (0 stands for "none")."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
