@@ -10,6 +10,7 @@ what was learned is written and committed inside the hook.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from streams.topics import EVENTS, ITEMS
 
 log = get_log("agents")
 
+LOOK_S = 5.0
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
 Process = Callable[[list[Message], Callable[[], None]], Awaitable[None]]
@@ -41,6 +43,7 @@ class Intake:
         self._status = status
         self._lock = asyncio.Lock()
         self._done: dict[tuple[str, int], int] = {}  # next offset of each partition
+        self._bounds: dict[Any, tuple[int, int]] = {}  # first and next offset, when last asked
         self._generation = 0  # how often partitions came: tells a stale batch
 
     async def take(self, events: Sequence[Any], process: Process) -> None:
@@ -85,11 +88,22 @@ class Intake:
         except (ConsumerNotStarted, AssertionError):  # not joined yet, or being reassigned
             return lag
         for tp, end in ends.items():
+            first, last = self._bounds.get(tp, (0, 0))
             next_offset = self._done.get((tp.topic, tp.partition))
             if next_offset is None:
-                next_offset = consumer._committed_offset[tp] or 0
-            lag[f"{tp.topic}/{tp.partition}"] = max(0, (end or 0) - next_offset)
+                next_offset = max(first, consumer._committed_offset[tp] or 0)
+            lag[f"{tp.topic}/{tp.partition}"] = max(0, max(last, end or 0) - next_offset)
         return lag
+
+    async def look_ahead(self) -> None:
+        """Ask the broker how long our partitions are: a fetch tells only of those it read."""
+        consumer = self._app.consumer
+        ours = consumer.assignment()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                first = await consumer.earliest_offsets(*ours)
+                last = await consumer.highwaters(*ours)
+                self._bounds = {tp: (first[tp] or 0, last[tp] or 0) for tp in ours}
 
     def _fresh(self, events: Sequence[Any]) -> list[Any]:
         if not self.owned.is_set():

@@ -29,7 +29,7 @@ class Status:
     def __init__(self) -> None:
         self.state = "starting"  # starting | ok | stopping
         self.detail = ""  # what it is doing while it starts or stops
-        self.broker: dict[str, Any] = {}
+        self.broker: dict[str, Any] = {"status": "ok"}
         self.warehouse: dict[str, Any] = {"status": "ok"}
         self.lag: Callable[[], dict[str, int]] = dict
         self.quality: Callable[[], dict[str, Any]] = dict
@@ -84,10 +84,10 @@ class Status:
 
     def health(self) -> dict[str, Any]:
         """The answer of GET /health. `status`: starting, ok, degraded or stopping."""
-        away = self.state == "ok" and self.warehouse["status"] != "ok"
+        away = "away" in (self.broker["status"], self.warehouse["status"])
         age = None if self._last_batch is None else time.monotonic() - self._last_batch
         return {
-            "status": "degraded" if away else self.state,
+            "status": "degraded" if away and self.state == "ok" else self.state,
             "detail": self.detail,
             "broker": self.broker,
             "warehouse": self.warehouse,

@@ -49,6 +49,7 @@ log = get_log("worker")
 T = TypeVar("T")
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
+BROKER_CHECK_S = 3.0
 
 
 class WorkerError(RuntimeError):
@@ -99,7 +100,7 @@ class Worker:
         self._stopping = threading.Event()
         self._last_resort: threading.Timer | None = None
         self._status = Status()
-        self._status.broker = {"address": str(address), "embedded": broker is not None}
+        self._status.broker |= {"address": str(address), "embedded": broker is not None}
 
     async def run(self) -> int:
         """Everything from connecting to the last commit. Returns the exit code."""
@@ -130,12 +131,14 @@ class Worker:
             pipeline.start()
             await app.start()
             status.lag = intake.lag
+            watching = asyncio.create_task(self._watch_broker())
             try:
                 code = await self._watch(app, pipeline, intake)
                 if code == 0 and self._broker is not None:
                     await self._read_out(intake)
             finally:
                 status.state = "stopping"
+                watching.cancel()
                 await self._stop_app(app, pipeline)
         log.info("worker_stopped", events=status.events, rejects=status.rejects,
                  duplicates=status.duplicates)  # fmt: skip
@@ -146,6 +149,7 @@ class Worker:
         status = self._status
         while not self._stopping.is_set():
             if status.state == "starting" and intake.owned.is_set():
+                await intake.look_ahead()
                 status.state, status.detail = "ok", ""
                 log.info("worker_ready", broker=str(self._address))
             if pipeline.failed.done():
@@ -158,6 +162,16 @@ class Worker:
                 return 1
             await asyncio.sleep(CHECK_S)
         return 0
+
+    async def _watch_broker(self) -> None:
+        """Keep the broker's state in /health; Faust itself only goes on trying."""
+        status = self._status
+        while True:
+            found = "ok" if await _answers(self._address) else "away"
+            if found != status.broker["status"]:
+                log.warning("broker_state", status=found, broker=str(self._address))
+                status.broker["status"] = found
+            await asyncio.sleep(BROKER_CHECK_S)
 
     async def _read_out(self, intake: Intake) -> None:
         """The embedded broker's log dies with us: read what is in it first, within bounds."""
@@ -277,6 +291,18 @@ class Worker:
 def _end_process(code: int = 1) -> None:
     log.warning("forced_to_end", cure="unwritten events of your own broker are delivered again")
     os._exit(code)
+
+
+async def _answers(broker: BrokerAddress) -> bool:
+    """Whether one of the broker's servers takes a connection."""
+    for server in broker.servers:
+        host, _, port = server.rpartition(":")
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                _, connection = await asyncio.open_connection(host.strip("[]"), int(port))
+            connection.close()
+            return True
+    return False
 
 
 def _config(settings: Settings) -> RecommenderConfig:

@@ -167,8 +167,8 @@ async def test_a_warehouse_that_is_away_pauses_and_loses_nothing(
                 await run.learn(messages([event(n) for n in range(first, first + 20)], first))
 
         feeding = asyncio.create_task(feed())
-        while run.status.warehouse.get("attempts", 0) < 5:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110
+        while run.status.warehouse.get("attempts", 0) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         health = run.status.health()
         assert health["warehouse"]["status"] == "away" and "not there" in str(health["warehouse"])
         # bounded: one group being written, WAITING behind it, one learned and not yet queued

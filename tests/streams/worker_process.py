@@ -23,9 +23,10 @@ ROOT = Path(__file__).parents[2]
 class WorkerProcess:
     """`python -m streams.worker` with a state folder of its own."""
 
-    def __init__(self, state: Path, **settings: str) -> None:
+    def __init__(self, state: Path, folder: Path | None = None, **settings: str) -> None:
         self.state = state
-        self.log = state.parent / f"{state.name}.log"
+        self.folder = folder or state.parent  # where it runs, and where its log is kept
+        self.log = self.folder / f"{state.name}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("FRESHREC_")}
         self._environ = {
             **inherited,
@@ -41,7 +42,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "streams.worker"],
                 env=self._environ,
-                cwd=self.state.parent,
+                cwd=self.folder,
                 stdout=log,
                 stderr=log,
             )
