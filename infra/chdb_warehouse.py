@@ -10,22 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import chdb.session
-
 from infra import native, reading, schema
 from infra.binding import bind, columns_of
+from infra.chdb_connection import ChdbConnection
 from infra.warehouse_types import Answer, WarehouseError, WarehouseLocked
 from online.events import Item
 from online.step import PastEvent
 
-_CODE = re.compile(r"Code: (\d+)")
 _COLUMNS = "SELECT name, type FROM system.columns WHERE database = 'default' AND table = %(table)s"
 _NAME = re.compile(r"[A-Za-z_]\w*")
-
-
-def _refused(fault: Exception) -> WarehouseError:
-    code = _CODE.search(str(fault))
-    return WarehouseError(str(fault).strip(), int(code[1]) if code else 0)
 
 
 def lock(directory: Path) -> IO[str]:
@@ -76,12 +69,9 @@ class ChdbWarehouse:
         self._types: dict[str, dict[str, str]] = {}
         self._closed = False
 
-    def connection(self) -> chdb.session.Session:
-        """A further connection to the same directory, for one that keeps its own settings."""
-        try:
-            return chdb.session.Session(str(self.directory))
-        except Exception as fault:
-            raise WarehouseError(f"chdb cannot open {self.directory}: {fault}") from None
+    def connection(self, setup: Sequence[str] = ()) -> ChdbConnection:
+        """A further connection to the same directory, with settings of its own."""
+        return ChdbConnection(str(self.directory), setup)
 
     def migrate(self) -> list[str]:
         with self._writing:
@@ -89,9 +79,7 @@ class ChdbWarehouse:
             self._types.clear()
             return schema.migrate(self._execute, f"the warehouse in {self.directory}")
 
-    def insert(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-    ) -> None:
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return
         with self._writing:
@@ -103,12 +91,9 @@ class ChdbWarehouse:
             values = columns_of(table, columns, rows)
             try:
                 block = native.encode([(c, types[c]) for c in columns], values)
-                names = ", ".join(columns)
-                with self._writer.send_insert(f"INSERT INTO {table} ({names})", "Native") as into:
-                    into.append(block)
-                    into.finish()
             except Exception as fault:
-                raise _refused(fault) from None
+                raise WarehouseError(f"rows for {table} do not fit its columns: {fault}") from None
+            self._writer.insert(f"INSERT INTO {table} ({', '.join(columns)})", block)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         bound = bind(sql, parameters)
@@ -117,7 +102,8 @@ class ChdbWarehouse:
             answer = self._run(self._reader, bound)
             if answer.columns or not re.match(r"\s*(select|with)\b", sql, re.IGNORECASE):
                 return answer
-            return Answer(self._names(bound), [])
+            columns = native.columns_of(self._reader.run(bound, "JSONCompact"))
+            return Answer([name for name, _ in columns], [])
 
     def read(
         self, users: list[str], before: dict[tuple[str, int], int], limit: int
@@ -148,20 +134,9 @@ class ChdbWarehouse:
     def _execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         return self._run(self._writer, bind(sql, parameters))
 
-    def _run(self, connection: chdb.session.Session, sql: str) -> Answer:
-        try:
-            columns, rows = native.decode(connection.query(sql, "Native").bytes())
-        except Exception as fault:
-            raise _refused(fault) from None
+    def _run(self, connection: ChdbConnection, sql: str) -> Answer:
+        columns, rows = native.decode(connection.run(sql, "Native"))
         return Answer([name for name, _ in columns], rows)
-
-    def _names(self, sql: str) -> list[str]:
-        """Names of the columns of a result without rows, which the Native format leaves out."""
-        try:
-            text = self._reader.query(sql, "TSVWithNames").bytes().decode()
-        except Exception as fault:
-            raise _refused(fault) from None
-        return text.split("\n", 1)[0].split("\t")
 
     def _types_of(self, table: str) -> dict[str, str]:
         if table not in self._types:

@@ -149,9 +149,7 @@ class ClickhouseWarehouse:
         self._create_database()
         return schema.migrate(self._execute, f"the warehouse at {self._where}")
 
-    def insert(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-    ) -> None:
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return
         self._open()

@@ -7,6 +7,7 @@ whether a server or the embedded engine answers: NULL, NaN, bytes that are no te
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +46,25 @@ def encode(columns: Sequence[tuple[str, str]], values: Sequence[Sequence[Any]]) 
     BlockOutputStream(writer, context()).write(block)
     writer.write_into_stream()
     return out.getvalue()
+
+
+def columns_of(text: bytes) -> list[tuple[str, str]]:
+    """(name, type) of each column of an answer in the format JSONCompact."""
+    return [(column["name"], column["type"]) for column in json.loads(text)["meta"]]
+
+
+def header(columns: Sequence[tuple[str, str]]) -> bytes:
+    """A block without rows, which chdb leaves out and other readers of the format wait for."""
+    out = bytearray([*_varint(len(columns)), 0])
+    for text in (part for column in columns for part in column):
+        raw = text.encode()
+        out += bytes(_varint(len(raw))) + raw
+    return bytes(out)
+
+
+def _varint(number: int) -> list[int]:
+    low, high = number & 0x7F, number >> 7
+    return [low | 0x80, *_varint(high)] if high else [low]
 
 
 def decode(text: bytes) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:

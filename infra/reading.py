@@ -68,11 +68,5 @@ def histories(
 
 def catalogue(execute: Execute) -> list[Item]:
     """`Warehouse.catalogue` over the table `items`."""
-    return [
-        Item(
-            item_id=item_id, title=title, category=category, brand=brand, price=price,
-            description=description, tags=list(tags), stock=stock, available_from=available_from,
-        )
-        for item_id, title, category, brand, price, description, tags, stock, available_from
-        in execute(_CATALOGUE, {}).rows
-    ]
+    answer = execute(_CATALOGUE, {})
+    return [Item(**dict(zip(answer.columns, row, strict=True))) for row in answer.rows]

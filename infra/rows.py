@@ -15,26 +15,89 @@ Block = tuple[str, Sequence[str], list[Row]]  # table, columns, rows
 Place = tuple[str, int, int]  # topic, partition, offset
 
 EVENTS = (
-    "event_id", "type", "user_id", "item_id", "ts", "session_id", "price", "quantity", "rating",
-    "query", "text", "slate_id", "position", "context", "broker_id", "topic", "partition",
-    "offset", "produced_ms", "batch", "batch_pos", "written_ms",
+    "event_id",
+    "type",
+    "user_id",
+    "item_id",
+    "ts",
+    "session_id",
+    "price",
+    "quantity",
+    "rating",
+    "query",
+    "text",
+    "slate_id",
+    "position",
+    "context",
+    "broker_id",
+    "topic",
+    "partition",
+    "offset",
+    "produced_ms",
+    "batch",
+    "batch_pos",
+    "written_ms",
 )
 SLATES = (
-    "user_id", "slate_id", "item_ids", "scores", "reasons", "sources", "propensities",
-    "model_version", "ts", "broker_id", "topic", "partition", "offset", "produced_ms", "version",
+    "user_id",
+    "slate_id",
+    "item_ids",
+    "scores",
+    "reasons",
+    "sources",
+    "propensities",
+    "model_version",
+    "ts",
+    "broker_id",
+    "topic",
+    "partition",
+    "offset",
+    "produced_ms",
+    "version",
     "written_ms",
 )
 METRICS = (
-    "name", "value", "count", "ts", "broker_id", "topic", "partition", "offset", "batch",
-    "produced_ms", "version", "written_ms",
+    "name",
+    "value",
+    "count",
+    "ts",
+    "broker_id",
+    "topic",
+    "partition",
+    "offset",
+    "batch",
+    "produced_ms",
+    "version",
+    "written_ms",
 )
 ITEMS = (
-    "item_id", "title", "category", "brand", "price", "description", "tags", "stock",
-    "available_from", "deleted", "broker_id", "topic", "partition", "offset", "produced_ms",
-    "version", "written_ms",
+    "item_id",
+    "title",
+    "category",
+    "brand",
+    "price",
+    "description",
+    "tags",
+    "stock",
+    "available_from",
+    "deleted",
+    "broker_id",
+    "topic",
+    "partition",
+    "offset",
+    "produced_ms",
+    "version",
+    "written_ms",
 )
 DEAD_LETTERS = (
-    "broker_id", "topic", "partition", "offset", "produced_ms", "reason", "raw", "written_ms",
+    "broker_id",
+    "topic",
+    "partition",
+    "offset",
+    "produced_ms",
+    "reason",
+    "raw",
+    "written_ms",
 )
 
 _OFFSETS = 1 << 22
@@ -108,14 +171,18 @@ def item_rows(
     return [("items", ITEMS, rows)] if rows else []
 
 
-def dead_letter_rows(
-    letters: Iterable[DeadLetter], broker_id: str, written_ms: int
-) -> list[Block]:
+def dead_letter_rows(letters: Iterable[DeadLetter], broker_id: str, written_ms: int) -> list[Block]:
     """The block of table `dead_letters`; of each message at most a mebibyte is kept."""
     rows: list[Row] = [
         (
-            broker_id, one.topic, one.partition, one.offset, one.produced_ms,
-            one.reason.encode("utf-8", "backslashreplace"), one.raw[:_MAX_RAW], written_ms,
+            broker_id,
+            one.topic,
+            one.partition,
+            one.offset,
+            one.produced_ms,
+            one.reason.encode("utf-8", "backslashreplace"),
+            one.raw[:_MAX_RAW],
+            written_ms,
         )
         for one in letters
     ]

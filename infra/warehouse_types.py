@@ -48,9 +48,7 @@ class Warehouse(Protocol):
         """Apply pending migrations and return their names. Raises SchemaTooNew."""
         ...
 
-    def insert(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-    ) -> None:
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Append `rows` (each as long as `columns`) in one block: all of them or none."""
         ...
 

@@ -131,7 +131,7 @@ def test_histories_of_nobody(warehouse: Warehouse) -> None:
 
 
 def test_every_field_of_an_event_survives(warehouse: Warehouse) -> None:
-    nasty = "it's\\ \"q\"\t\n é 漢 %(x)s %s \0"
+    nasty = 'it\'s\\ "q"\t\n é 漢 %(x)s %s \0'
     full = delivery(
         1, session_id="s", price=1.5, quantity=2.0, rating=4.0, query=nasty, text="",
         slate_id="sl", position=3, context={"device": "ph'one", "n": 2, "f": None},
