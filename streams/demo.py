@@ -30,6 +30,8 @@ from streams.sql_client import SqlClient
 
 SUBTITLE = "{events:,} purchases of a gift shop, live · UCI Online Retail, CC BY 4.0"
 SHOPPERS = 6
+FLAT_OUT = "flat out (a backlog is kept)"
+STEADY = f"steady {STEADY_PER_S} events/s"
 POLL_S = 0.5
 PLAIN_EVERY_S = 3.0  # lines without a terminal
 CATALOGUE_S = 60.0  # how long the catalogue may take
@@ -93,10 +95,11 @@ class Demo:
         summary = Summary(items=len(self._items))
         total = len(self._events)
         with self._display() as show:
-            started = Frame("starting broker, warehouse and worker", 0, total, 0, 0)
-            running = worker.await_ready(lambda s: show(_at(started, s)))
+            running = worker.await_ready(
+                lambda doing: show(Frame(doing, time.monotonic() - self._began, total, 0, 0))
+            )
             sql = SqlClient(running.http_url)
-            watch = Watch(sql, self._items, self._shoppers)
+            watch = Watch(sql, self._items, self._shoppers, self._began)
             broker = BrokerAddress.at(running.broker)
             self._announce(broker, watch, show)
             feed = Feed(broker, self._events, self._steady, lambda: watch.written)
@@ -151,7 +154,7 @@ class Demo:
             watch.poll()
             now = time.monotonic()
             steady_at = steady_at or (now - began if feed.steady_since_ms else 0.0)
-            stage = f"steady {STEADY_PER_S} events/s" if feed.steady_since_ms else "flat out"
+            stage = STEADY if feed.steady_since_ms else FLAT_OUT
             frame = watch.frame(stage, len(self._events), feed.sent)
             show(frame)
             if watch.written != written:
@@ -248,7 +251,3 @@ class Demo:
             shown = line if line.startswith(("make", "curl", "echo")) else f".venv/bin/{line}"
             shown = shown.replace("&& freshrec", "&& .venv/bin/freshrec")
             self._console.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _at(frame: Frame, elapsed_s: float) -> Frame:
-    return Frame(frame.stage, elapsed_s, frame.total, 0, 0)

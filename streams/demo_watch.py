@@ -17,10 +17,11 @@ RATE_POLLS = 6  # events/s is that of so many polls
 SPANS = 10  # of the log: shoppers are chosen who come back in many of them
 
 COUNT = "SELECT count() FROM events"
-METRICS = "SELECT name, value FROM live_metrics"
+# of all targets so far: each row is the mean of one batch's
+METRICS = "SELECT name, sum(value * count) / sum(count) FROM metrics FINAL GROUP BY name"
 FRESHNESS = """
 SELECT count(), quantile(0.5)(written_ms - produced_ms), quantile(0.99)(written_ms - produced_ms)
-FROM slates WHERE {clock}_ms >= {{since:Int64}}
+FROM events WHERE {clock}_ms >= {{since:Int64}}
 """
 SLATES = """
 SELECT user_id, item_id, reason, slate_id FROM live_recommendations
@@ -45,13 +46,15 @@ def choose_shoppers(events: Sequence[Event], count: int) -> list[str]:
 class Watch:
     """Polls the warehouse and keeps the course of each measurement (one value per poll)."""
 
-    def __init__(self, sql: SqlClient, items: Mapping[str, Item], shoppers: list[str]) -> None:
+    def __init__(
+        self, sql: SqlClient, items: Mapping[str, Item], shoppers: list[str], began: float
+    ) -> None:
         self._sql = sql
         self._items = items
         self._shoppers = shoppers
         self._slates: dict[str, tuple[str, list[str], list[str]]] = {}  # id, items, the new ones
-        self._began = time.monotonic()
-        self._counts = collections.deque([(self._began, 0)], maxlen=RATE_POLLS)
+        self._began = began  # of the demo, on the monotonic clock
+        self._counts = collections.deque([(time.monotonic(), 0)], maxlen=RATE_POLLS)
         self.written = 0
         self.series: dict[str, list[float]] = collections.defaultdict(list)
         self.shoppers: tuple[Shopper, ...] = ()
@@ -73,7 +76,7 @@ class Watch:
         self.shoppers = self._read_shoppers()
 
     def freshness(self, since_ms: int, clock: str = "produced") -> dict[str, float]:
-        """Written minus produced of the slates since `since_ms`: `rows`, `p50_ms`, `p99_ms`."""
+        """Written minus produced of the events since `since_ms`: `rows`, `p50_ms`, `p99_ms`."""
         ((rows, p50, p99),) = self._sql.rows(FRESHNESS.format(clock=clock), since=since_ms)
         return {"rows": int(rows), "p50_ms": float(p50 or 0), "p99_ms": float(p99 or 0)}
 
@@ -82,7 +85,7 @@ class Watch:
         return int(self._sql.rows("SELECT count() FROM live_items")[0][0])
 
     def metrics(self) -> dict[str, float]:
-        """The newest value of every metric."""
+        """Every metric over all targets so far."""
         return {name: float(value) for name, value in self._sql.rows(METRICS)}
 
     def frame(self, stage: str, total: int, sent: int) -> Frame:

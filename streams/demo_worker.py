@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -21,7 +22,7 @@ from infra.warehouse import WarehouseError, connect
 from streams.status import Running
 
 MARK = "demo.json"  # in the state folder: these brokers' events are the demo's own
-READY_S = 120.0  # a first start compiles
+READY_S = 300.0  # a first start compiles, which takes a minute on a slow machine
 LAST_WORDS = 12  # lines of the log that are shown when the worker ended
 
 
@@ -118,18 +119,21 @@ class DemoWorker:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def await_ready(self, waiting: Callable[[float], None]) -> Running:
-        """Where it runs, once it takes events; `waiting` is told the seconds. Raises DemoError."""
+    def await_ready(self, waiting: Callable[[str], None]) -> Running:
+        """Where it runs, once it takes events; `waiting` is told what it does. Raises DemoError."""
         began = time.monotonic()
-        while (seconds := time.monotonic() - began) < READY_S:
+        while time.monotonic() - began < READY_S:
             if not self.alive():
                 raise DemoError(f"the worker did not start: see {self._log}\n{self.last_words()}")
             running = Running.load(self._state)
-            if running and self._process and running.pid == self._process.pid and _healthy(running):
-                self._mark(running)
-                self.running = running
-                return running
-            waiting(seconds)
+            health: dict[str, str] = {}
+            if running and self._process and running.pid == self._process.pid:
+                health = _health(running)
+                if health.get("status") == "ok":
+                    self._mark(running)
+                    self.running = running
+                    return running
+            waiting(health.get("detail") or "starting broker and warehouse")
             time.sleep(0.2)
         raise DemoError(f"the worker was not ready after {READY_S:.0f} s: see {self._log}")
 
@@ -153,12 +157,16 @@ class DemoWorker:
         (self._state / MARK).write_text(json.dumps({"brokers": [running.cluster_id]}) + "\n")
 
 
-def _healthy(running: Running) -> bool:
+def _health(running: Running) -> dict[str, str]:
     try:
         with urllib.request.urlopen(f"{running.http_url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as error:  # 503: it says what it is doing
+        with contextlib.suppress(ValueError):
+            return dict(json.load(error))
+    except OSError:
+        pass
+    return {}
 
 
 def _free_address(settings: Settings) -> str:
