@@ -25,7 +25,14 @@ _DATABASE = re.compile(r"[A-Za-z_]\w{0,63}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _OPTIONS = ("secure", "verify", "ca_certs", "server_hostname", "connect_timeout", "timeout")
 _FORM = "use clickhouse://user:password@host:9000/database?secure=true"
-_STALE = (EOFError, errors.NetworkError, errors.PartiallyConsumedQueryError)
+_STALE = (
+    EOFError,
+    errors.NetworkError,
+    errors.SocketTimeoutError,
+    errors.PartiallyConsumedQueryError,
+    errors.UnexpectedPacketFromServerError,
+    errors.UnknownPacketFromServerError,
+)
 # Answers of a server that is there but cannot serve now: full, starting, read-only, overloaded.
 _LATER = frozenset({159, 202, 203, 209, 210, 241, 242, 243, 252, 319, 335, 425, 439, 999})
 

@@ -36,8 +36,8 @@ _ALSO = frozenset(
     currentSchemas defaultValueOfTypeName byteSize _CAST""".split()
 )
 _NEVER = frozenset(
-    """aggThrow arrayReduce arrayReduceInRanges chdb flameGraph formatRow formatRowNoNewline groupFormat naiveBayesNgrams
-    sleep sleepEachRow file""".split()
+    """aggThrow arrayReduce arrayReduceInRanges chdb file flameGraph formatRow
+    formatRowNoNewline groupFormat naiveBayesNgrams sleep sleepEachRow""".split()
 )
 # Combinators of aggregate functions. -Merge is not among them: it would read made-up states.
 _COMBINATORS = (

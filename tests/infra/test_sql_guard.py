@@ -227,7 +227,7 @@ def test_parameters_are_values(reader: GuardedReader) -> None:
 def test_only_functions_of_known_kinds_are_allowed(reader: GuardedReader) -> None:
     guard: Guard = reader._guard
     for name in ("sum", "sumIf", "quantilesTDigestArrayIf", "avgOrDefault", "count", "toString",
-                 "JSONExtractString", "cityHash64", "ln", "power", "LENGTH", "date_trunc"):  # fmt: skip
+                 "JSONExtractString", "cityHash64", "ln", "power", "LENGTH", "if"):  # fmt: skip
         assert guard.allows(name), name
     for name in ("ifSum", "noSuchThing", "sumMerge", "fileIf", "file", "sleepEachRow", "dictGetAll",
                  "tcpPort", "regionToName", "mergeTreePartInfo", "serverUUID", ""):  # fmt: skip
