@@ -27,7 +27,8 @@ from streams.topics import EVENTS, ITEMS
 
 log = get_log("agents")
 
-LOOK_S = 5.0
+LOOK_S = 2.0
+COMMIT_S = 3.0
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
 Process = Callable[[list[Message], Callable[[], None]], Awaitable[None]]
@@ -71,7 +72,9 @@ class Intake:
             written = False
         self._done.clear()
         self._generation += 1
-        await self._app.consumer.commit()
+        with contextlib.suppress(TimeoutError):  # a broker that is away must not hold us either
+            async with asyncio.timeout(COMMIT_S):
+                await self._app.consumer.commit()
         if not written:
             log.warning("handed_over_unwritten", cure="it will be delivered again")
         return written

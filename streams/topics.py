@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 
 from kafka import KafkaAdminClient
@@ -71,6 +73,18 @@ def cluster_id(broker: BrokerAddress) -> str:
         return str(admin.describe_cluster().get("cluster_id") or broker)
     finally:
         admin.close()
+
+
+async def takes_connections(broker: BrokerAddress, timeout_s: float = 2.0) -> bool:
+    """Whether one of the broker's servers takes a connection right now."""
+    for server in broker.servers:
+        host, _, port = server.rpartition(":")
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                _, connection = await asyncio.open_connection(host.strip("[]"), int(port))
+            connection.close()
+            return True
+    return False
 
 
 def _create(

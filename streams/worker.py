@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 import uvloop
@@ -25,6 +24,7 @@ from infra.address import BrokerAddress
 from infra.broker import BrokerError, EmbeddedBroker
 from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
+from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
 from online.core import Recommender, RecommenderConfig
 from streams.agents import Intake, add_agents
@@ -32,6 +32,7 @@ from streams.app import make_app
 from streams.http import HttpError, HttpServer
 from streams.learning import Learner
 from streams.pipeline import Pipeline
+from streams.process import Ending, StateError, claimed
 from streams.producer import Producer
 from streams.recovery import recover
 from streams.status import Running, Status
@@ -41,23 +42,19 @@ from streams.topics import (
     BrokerUnreachable,
     cluster_id,
     ensure_topics,
+    takes_connections,
 )
 from streams.writing import Writer
 
 log = get_log("worker")
 
-T = TypeVar("T")
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
 BROKER_CHECK_S = 3.0
 
-
-class WorkerError(RuntimeError):
-    """The worker cannot run; the message is for its user."""
-
-
+T = TypeVar("T")
 EXPECTED = (
-    WorkerError, SettingsError, BrokerError, BrokerUnreachable, WarehouseError, HttpError,
+    StateError, SettingsError, BrokerError, BrokerUnreachable, WarehouseError, HttpError,
 )  # fmt: skip
 
 
@@ -70,12 +67,16 @@ def run_up(settings: Settings) -> int:
     for said in settings.unknown:
         log.warning("unknown_setting", said=said)
     try:
-        with _claimed(settings.state), _broker(settings) as (address, broker):
+        with claimed(settings.state), _broker(settings) as (address, broker):
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's threads too
             return asyncio.run(Worker(settings, address, broker).run())
     except EXPECTED as error:
         log.error("worker_ended", error=str(error))
-        return 1
+    except Exception as error:
+        trace = traceback.format_exc()[-2000:]
+        said = f"{type(error).__name__}: {error}"
+        log.error("worker_crashed", error=said, trace=trace, cure="report this: it is a bug")
+    return 1
 
 
 def run_worker(settings: Settings) -> int:
@@ -97,27 +98,29 @@ class Worker:
         self._settings = settings
         self._address = address
         self._broker = broker
-        self._stopping = threading.Event()
-        self._last_resort: threading.Timer | None = None
+        self._ending = Ending(settings.shutdown_s)
         self._status = Status()
         self._status.broker |= {"address": str(address), "embedded": broker is not None}
 
     async def run(self) -> int:
         """Everything from connecting to the last commit. Returns the exit code."""
-        self._listen_to_signals()
+        self._ending.heed_signals(self._say_stopping)
         async with contextlib.AsyncExitStack() as stack:
             warehouse = await self._open_warehouse(stack)
-            http = HttpServer(self._status, self._sql_routes(warehouse))
+            http = HttpServer(self._status, partial(add_routes, warehouse=warehouse))
             where = await http.start(self._settings.http_host, self._settings.http_port)
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
             return await self._serve(warehouse)
 
+    def _say_stopping(self) -> None:
+        self._status.state = "stopping"
+
     async def _serve(self, warehouse: Warehouse) -> int:
         settings, status = self._settings, self._status
         core = Recommender(_config(settings))
         last_batch = await asyncio.to_thread(self._prepare, core, warehouse)
-        if self._stopping.is_set():
+        if self._ending.asked.is_set():
             return 0
         learner = Learner(core, warehouse, settings.max_record_bytes)
         status.quality = lambda: learner.quality
@@ -131,7 +134,7 @@ class Worker:
             pipeline.start()
             await app.start()
             status.lag = intake.lag
-            watching = asyncio.create_task(self._watch_broker())
+            watching = asyncio.create_task(self._watch_broker(intake))
             try:
                 code = await self._watch(app, pipeline, intake)
                 if code == 0 and self._broker is not None:
@@ -147,9 +150,9 @@ class Worker:
     async def _watch(self, app: Any, pipeline: Pipeline, intake: Intake) -> int:
         """Until a signal (0), or until something fails (1)."""
         status = self._status
-        while not self._stopping.is_set():
+        while not self._ending.asked.is_set():
             if status.state == "starting" and intake.owned.is_set():
-                await intake.look_ahead()
+                await intake.look_ahead()  # so that the first lag is true
                 status.state, status.detail = "ok", ""
                 log.info("worker_ready", broker=str(self._address))
             if pipeline.failed.done():
@@ -163,11 +166,13 @@ class Worker:
             await asyncio.sleep(CHECK_S)
         return 0
 
-    async def _watch_broker(self) -> None:
+    async def _watch_broker(self, intake: Intake) -> None:
         """Keep the broker's state in /health; Faust itself only goes on trying."""
         status = self._status
         while True:
-            found = "ok" if await _answers(self._address) else "away"
+            found = "ok" if await takes_connections(self._address) else "away"
+            if found == "ok":
+                await intake.look_ahead()
             if found != status.broker["status"]:
                 log.warning("broker_state", status=found, broker=str(self._address))
                 status.broker["status"] = found
@@ -188,7 +193,7 @@ class Worker:
                     cure="stop the producers first, or raise FRESHREC_SHUTDOWN_S")  # fmt: skip
 
     async def _stop_app(self, app: Any, pipeline: Pipeline) -> None:
-        self._bound_stop()
+        self._ending.bound()
         await app.stop()
         await pipeline.stop()
 
@@ -218,7 +223,7 @@ class Worker:
             try:
                 return await asyncio.to_thread(call)
             except (WarehouseUnavailable, BrokerUnreachable) as error:
-                if time.monotonic() > deadline or self._stopping.is_set():
+                if time.monotonic() > deadline or self._ending.asked.is_set():
                     raise
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
@@ -239,7 +244,7 @@ class Worker:
             status.detail = f"learning the journal again: {done} of {total} events"
 
         return recover(
-            core, warehouse, self._settings.recover_events, self._stopping.is_set, progress
+            core, warehouse, self._settings.recover_events, self._ending.asked.is_set, progress
         )
 
     @contextlib.contextmanager
@@ -254,55 +259,11 @@ class Worker:
                 stack.callback(slates.close, 1.0)
             yield letters, slates
 
-    def _sql_routes(self, warehouse: Warehouse) -> Callable[[Any], None] | None:
-        try:
-            from infra import sql_http
-        except ImportError:
-            return None
-        return lambda app: sql_http.add_routes(app, warehouse)
-
     def _save_running(self, where: str, broker_id: str, stack: contextlib.AsyncExitStack) -> None:
         embedded = self._broker is not None
         broker = self._broker.address if self._broker else str(self._address)
         Running(os.getpid(), broker, where, broker_id, embedded).save(self._settings.state)
         stack.callback(Running.forget, self._settings.state)
-
-    def _bound_stop(self) -> None:
-        """From now on the process lives for `shutdown_s` at most, whatever hangs."""
-        if self._last_resort is None:
-            self._last_resort = threading.Timer(self._settings.shutdown_s, _end_process)
-            self._last_resort.daemon = True
-            self._last_resort.start()
-
-    def _listen_to_signals(self) -> None:
-        def on_signal() -> None:
-            if self._stopping.is_set():
-                _end_process(130)
-            self._stopping.set()
-            self._status.state = "stopping"
-            self._bound_stop()
-            log.info("stopping", within_s=self._settings.shutdown_s)
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
-
-
-def _end_process(code: int = 1) -> None:
-    log.warning("forced_to_end", cure="unwritten events of your own broker are delivered again")
-    os._exit(code)
-
-
-async def _answers(broker: BrokerAddress) -> bool:
-    """Whether one of the broker's servers takes a connection."""
-    for server in broker.servers:
-        host, _, port = server.rpartition(":")
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(2.0):
-                _, connection = await asyncio.open_connection(host.strip("[]"), int(port))
-            connection.close()
-            return True
-    return False
 
 
 def _config(settings: Settings) -> RecommenderConfig:
@@ -327,32 +288,6 @@ def _broker(settings: Settings) -> Iterator[tuple[BrokerAddress, EmbeddedBroker 
         yield BrokerAddress.at(broker.address), broker
     finally:
         broker.stop()
-
-
-@contextlib.contextmanager
-def _claimed(state: Path) -> Iterator[None]:
-    """One worker a state folder."""
-    import fcntl
-
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "worker.lock").open("a")
-    except OSError as error:
-        raise WorkerError(
-            f"FRESHREC_STATE={str(state)!r} cannot be used ({error.strerror}): name a folder "
-            "that this user may write to"
-        ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            running = Running.load(state)
-            who = f" (pid {running.pid})" if running else ""
-            raise WorkerError(
-                f"another worker{who} uses the state folder {str(state)!r}: stop it, or set "
-                "FRESHREC_STATE to another folder"
-            ) from None
-        yield
 
 
 def main() -> None:

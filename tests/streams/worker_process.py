@@ -37,7 +37,7 @@ class WorkerProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, ready_s: float = 60.0) -> WorkerProcess:
+    def start(self, ready_s: float = 150.0) -> WorkerProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "streams.worker"],
@@ -76,7 +76,7 @@ class WorkerProcess:
             return str(answer.read().decode())
 
     def until(
-        self, holds: Callable[[dict[str, Any]], bool], within_s: float = 60.0
+        self, holds: Callable[[dict[str, Any]], bool], within_s: float = 120.0
     ) -> dict[str, Any]:
         """Wait until /health satisfies `holds`; the worker must live meanwhile."""
         deadline = time.monotonic() + within_s

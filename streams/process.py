@@ -1,0 +1,82 @@
+"""What a worker does as a process: own its state folder, heed signals, end in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from infra.log import get_log
+from streams.status import Running
+
+log = get_log("worker")
+
+
+class StateError(RuntimeError):
+    """The state folder cannot be used; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def claimed(state: Path) -> Iterator[None]:
+    """Own the folder `state` (made if missing) until the block or the process ends."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "worker.lock").open("a")
+    except OSError as error:
+        raise StateError(
+            f"FRESHREC_STATE={str(state)!r} cannot be used ({error.strerror}): name a folder "
+            "that this user may write to"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            running = Running.load(state)
+            who = f" (pid {running.pid})" if running else ""
+            raise StateError(
+                f"another worker{who} uses the state folder {str(state)!r}: stop it, or set "
+                "FRESHREC_STATE to another folder"
+            ) from None
+        yield
+
+
+class Ending:
+    """How a worker ends: `asked` is set by the first signal; a second one ends it at once.
+
+    From `bound()` on the process lives for `within_s` at most, whatever hangs.
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self.asked = threading.Event()
+        self._within_s = within_s
+        self._last_resort: threading.Timer | None = None
+
+    def heed_signals(self, first: Callable[[], None]) -> None:
+        """Handle SIGINT and SIGTERM on the running event loop; `first` is told of the first."""
+
+        def on_signal() -> None:
+            if self.asked.is_set():
+                _end_process(130)
+            log.info("stopping", within_s=self._within_s)
+            self.asked.set()
+            self.bound()
+            first()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+    def bound(self) -> None:
+        if self._last_resort is None:
+            self._last_resort = threading.Timer(self._within_s, _end_process)
+            self._last_resort.daemon = True
+            self._last_resort.start()
+
+
+def _end_process(code: int = 1) -> None:
+    log.warning("forced_to_end", cure="your own broker delivers unwritten events again")
+    os._exit(code)
