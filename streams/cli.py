@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from streams.commands import backtest, check, demo, produce, query, run
+from streams.commands import backtest, bench, check, demo, produce, query, run
 from streams.commands.common import Failure, UsageFault
 
 # by name: importing the modules that define them would make every command slow to start
@@ -56,6 +56,7 @@ for command in (
     check.check, run.worker, run.migrate,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(bench.bench, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from infra.settings import Settings
 from infra.warehouse import Answer, Warehouse, WarehouseError, connect
-from streams.sql_client import SqlClient, SqlError
+from streams.sql_client import SqlClient, SqlError, literal
 from streams.status import Running
 
 _PARAMETER = re.compile(r"\{(\w+):[\w()]+\}")
@@ -44,11 +44,14 @@ def open_reader(settings: Settings) -> Reader:
 
     Raises WarehouseError if there is none yet.
     """
+    url = _existing(settings)
     running = Running.load(settings.state)
-    if running is not None:
+    if running is not None and url.startswith("chdb:"):
         return HttpReader(running.http_url)
-    warehouse = connect(_existing(settings))
-    return WarehouseReader(warehouse)
+    warehouse = connect(url)
+    if url.startswith("chdb:"):
+        return EmbeddedReader(warehouse)
+    return ServerReader(warehouse)
 
 
 def _existing(settings: Settings) -> str:
@@ -70,9 +73,7 @@ class HttpReader:
         self._client = SqlClient(url, timeout_s=60.0)
 
     def answer(self, sql: str, **parameters: Any) -> Answer:
-        found = json.loads(self._client.text(sql, "JSONCompact", **parameters))
-        columns = [column["name"] for column in found["meta"]]
-        return Answer(columns, [tuple(row) for row in found["data"]])
+        return _read_compact(self._client.text(sql, "JSONCompact", **parameters))
 
     def text(self, sql: str, form: str) -> bytes:
         return self._client.text(sql, form)
@@ -81,8 +82,37 @@ class HttpReader:
         """Nothing is kept open."""
 
 
-class WarehouseReader:
-    """Asks the warehouse itself. Only statements that read are let through."""
+class EmbeddedReader:
+    """Opens the embedded warehouse in this process, as guarded and limited as over HTTP."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        from infra.chdb_reader import GuardedReader
+        from infra.chdb_warehouse import ChdbWarehouse
+
+        assert isinstance(warehouse, ChdbWarehouse)
+        self._warehouse = warehouse
+        self._reader = GuardedReader(warehouse.connection)
+
+    def answer(self, sql: str, **parameters: Any) -> Answer:
+        values = {name: literal(value) for name, value in parameters.items()}
+        return _read_compact(self._reader.answer(sql, values, "JSONCompact")[1])
+
+    def text(self, sql: str, form: str) -> bytes:
+        return self._reader.answer(sql, {}, form)[1]
+
+    def close(self) -> None:
+        self._reader.close()
+        self._warehouse.close()
+
+
+def _read_compact(text: bytes) -> Answer:
+    found = json.loads(text)
+    columns = [column["name"] for column in found["meta"]]
+    return Answer(columns, [tuple(row) for row in found["data"]])
+
+
+class ServerReader:
+    """Asks a ClickHouse server through its driver; formats are written here."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
@@ -96,8 +126,8 @@ class WarehouseReader:
         write = _FORMATS.get(form.lower())
         if write is None:
             raise SqlError(
-                f"--format {form}: without a worker {', '.join(sorted(_NAMES))} are known;"
-                " freshrec up brings all formats of ClickHouse"
+                f"--format {form}: of a ClickHouse server {', '.join(sorted(_NAMES))} are known"
+                " here; its own clickhouse-client and HTTP interface have all"
             )
         return write(self.answer(sql)).encode()
 

@@ -66,8 +66,8 @@ def comparison_table(
     paired = _paired(path, ranks)
     for name in (*MEASURES, "events_per_second"):
         ours, theirs = report[name], other.get(name, 0.0)
-        digits = "{:,.0f}" if name == "events_per_second" else "{:.4f}"
-        row = [digits.format(ours), digits.format(theirs), f"{ours - theirs:+.4f}"]
+        digits = ",.0f" if name == "events_per_second" else ".4f"
+        row = [f"{ours:{digits}}", f"{theirs:{digits}}", f"{ours - theirs:+{digits}}"]
         difference = paired.get(name)
         interval = f"{difference.mean:+.4f} ± {difference.margin:.4f}" if difference else ""
         table.add_row(name, *row, interval)
@@ -129,3 +129,72 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as e:
         raise PlotError(f"--plot {path}: {e}; use a name such as curve.png") from e
+
+
+def rates_table(report: dict[str, Any], ours: str) -> Table:
+    """Events a second of `ours` and of its limits, as absolute figures and ratios."""
+    table = Table(title=f"{report['log']}: {report['events']:,} events", title_justify="left")
+    table.add_column("")
+    table.add_column("events/s", justify="right")
+    table.add_column(f"{ours} is … of it", justify="right")
+    for name, rate in report["events_per_second"].items():
+        ratio = report["ratios"].get(f"{ours}/{name}")
+        table.add_row(name.replace("_", " "), f"{rate:,.0f}", f"{ratio:.1%}" if ratio else "")
+    return table
+
+
+def live_tables(report: dict[str, Any]) -> list[Table]:
+    """What `bench live` found: speed, then freshness in milliseconds."""
+    fresh = Table(title="produced to readable, ms", title_justify="left")
+    for name in ("", "seen by", "p50", "p99", "of"):
+        fresh.add_column(name, justify="left" if name in ("", "seen by") else "right")
+    for name, found in report["freshness_ms"].items():
+        for eye in ("sql", "worker", "client"):
+            seen = found[eye]
+            high = seen.get("p99", seen.get("max"))
+            of = found["rows"] if eye == "sql" else seen["count"]
+            shown = [("" if v is None else f"{v:,.0f}") for v in (seen["p50"], high)]
+            fresh.add_row(name.replace("_", " "), eye, *shown, f"{of:,}")
+        fresh.add_section()
+    fresh.caption = f"at {found['rate']} events/s; for the client: the highest instead of p99"
+    return [rates_table(report, "live"), fresh]
+
+
+def soak_table(report: dict[str, Any]) -> Table:
+    """Speed and memory by minute."""
+    distinct = report["distinct"]
+    table = Table(
+        title=f"{report['events']:,} events of {distinct['users']:,} users and"
+        f" {distinct['items']:,} items",
+        title_justify="left",
+    )
+    for name in ("minute", "events/s", "memory, MB"):
+        table.add_column(name, justify="right")
+    for minute in report["minutes"]:
+        table.add_row(
+            str(minute["minute"]), f"{minute['events_per_second']:,.0f}",
+            f"{minute['rss_mb']:,.0f}",
+        )  # fmt: skip
+    kept = "within" if report["within_bound"] else "BEYOND"
+    table.caption = (
+        f"peak {report['peak_rss_mb']:,.0f} MB, {kept} the bound of {report['bound_mb']:,} MB"
+    )
+    return table
+
+
+def plot_soak(report: dict[str, Any], path: Path) -> None:
+    """Memory against its bound, and speed by minute. Raises PlotError without matplotlib."""
+    figure, (memory, speed) = new_figure(rows=2)
+    minutes = [point["seconds"] / 60 for point in report["curve"]]
+    memory.plot(minutes, [point["rss_mb"] for point in report["curve"]], label="worker")
+    memory.axhline(report["bound_mb"], color="tab:red", linestyle="--", label="bound")
+    memory.set(ylabel="resident memory, MB", ylim=(0, None))
+    memory.legend()
+    speed.bar(
+        [m["minute"] - 0.5 for m in report["minutes"]],
+        [m["events_per_second"] for m in report["minutes"]],
+    )
+    speed.set(xlabel="minutes", ylabel="events/s")
+    for axes in (memory, speed):
+        axes.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -33,7 +33,7 @@ class SqlClient:
     def text(self, sql: str, form: str, **parameters: Any) -> bytes:
         """The answer in one of ClickHouse's formats. Raises SqlError."""
         options = {"default_format": form, "output_format_json_quote_64bit_integers": "0"}
-        options |= {f"param_{name}": _literal(value) for name, value in parameters.items()}
+        options |= {f"param_{name}": literal(value) for name, value in parameters.items()}
         request = urllib.request.Request(
             f"{self._url}/?{urllib.parse.urlencode(options)}", data=sql.encode(), method="POST"
         )
@@ -48,10 +48,10 @@ class SqlClient:
             raise SqlError(f"no answer from {self._url}: {error}") from None
 
 
-def _literal(value: int | float | str | Sequence[str]) -> str:
+def literal(value: int | float | str | Sequence[str]) -> str:
     """A parameter's value as ClickHouse reads it.
 
-    >>> _literal(["it's", "b"])
+    >>> literal(["it's", "b"])
     "['it\\\\'s','b']"
     """
     if isinstance(value, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from streams.commands.common import Failure, screen, settings_of
 if TYPE_CHECKING:
     from streams.reader import Reader
 
+_FORMAT = re.compile(r"\sFORMAT\s+(\w+)\s*;?\s*\Z", re.IGNORECASE)
 _SLATE = """
 SELECT r.position, r.item_id, i.title, r.score, r.reason, r.source, r.written_ms
 FROM (
@@ -42,6 +44,9 @@ def query(
 
     [dim]freshrec query "SELECT * FROM live_recommendations" --format CSVWithNames[/dim]
     """
+    said = _FORMAT.search(sql)
+    if said:
+        sql, form = sql[: said.start()], form or said[1]
     with _reader() as reader:
         if form is not None:
             sys.stdout.flush()

@@ -163,6 +163,9 @@ def test_config_is_typed_and_says_what_is_allowed() -> None:
     assert (config.k, config.targets, config.seed) == (20, ("click", "cart"), 3)
     assert recommender_config({"exclude_seen": "true"}).exclude_seen is True
     assert recommender_config({}) == RecommenderConfig()
+    nested = recommender_config({"memory.users": "77000", "contest.ranker.hidden": "8"})
+    assert (nested.memory.users, nested.contest.ranker.hidden) == (77000, 8)
+    assert nested.memory.items == RecommenderConfig().memory.items
     for given, said in (
         ({"zeed": "1"}, "allowed are .*seed"),
         ({"k": "ten"}, "k=ten: a value of type int"),

@@ -1,0 +1,1 @@
+"""Speed, freshness and memory, measured beside their limits in one run."""

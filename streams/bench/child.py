@@ -1,0 +1,148 @@
+"""A worker as a child process, measured from outside: its health over HTTP, its memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from infra.address import BrokerAddress
+from infra.children import end_with_parent
+from streams.bench.machine import BenchError, rss_mb
+from streams.status import Running
+
+READY_S = 120.0
+STOP_S = 30.0
+STALL_S = 60.0  # without a new row: something is wrong
+
+
+class BenchWorker:
+    """`python -m MODULE` against `broker` with a folder of its own. Use it in a `with` block.
+
+    It inherits the FRESHREC_ settings of this process but for broker, warehouse, state and HTTP.
+    """
+
+    def __init__(
+        self, folder: Path, broker: BrokerAddress, group: str, module: str = "streams.worker"
+    ) -> None:
+        self.state = folder / group
+        self.log = folder / f"{group}.log"
+        self._module = module
+        self._environ = {
+            **os.environ,
+            "FRESHREC_BROKER": f"kafka://{','.join(broker.servers)}",
+            "FRESHREC_WAREHOUSE": f"chdb://{self.state.absolute()}/warehouse",
+            "FRESHREC_STATE": str(self.state.absolute()),
+            "FRESHREC_HTTP": "127.0.0.1:0",
+            "FRESHREC_GROUP": group,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._http = ""
+        self.peak_mb = 0.0
+
+    def __enter__(self) -> BenchWorker:
+        self.state.mkdir(parents=True)
+        with self.log.open("wb") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=self._environ,
+                start_new_session=True,  # Ctrl-C is for the benchmark, which then stops the worker
+                preexec_fn=end_with_parent(),
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+
+    @property
+    def http_url(self) -> str:
+        """Where it answers, once it runs."""
+        if not self._http:
+            running = Running.load(self.state)
+            self._http = running.http_url if running else ""
+        return self._http
+
+    def health(self) -> dict[str, Any]:
+        """The answer of /health, empty while there is none. Raises BenchError after the end."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise BenchError(f"the worker ended with {self._process.returncode}:\n{self._said()}")
+        self.peak_mb = max(self.peak_mb, self.rss_mb())
+        if not self.http_url:
+            return {}
+        try:
+            with urllib.request.urlopen(f"{self.http_url}/health", timeout=10) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as e:  # starting or degraded: an answer all the same
+            return dict(json.load(e))
+        except (OSError, ValueError):
+            return {}
+
+    def rss_mb(self) -> float:
+        assert self._process is not None
+        return rss_mb(self._process.pid)
+
+    def await_ready(self) -> None:
+        self.until(lambda health: health.get("status") == "ok", READY_S, "it is ready")
+
+    def until(
+        self, holds: Callable[[dict[str, Any]], bool], within_s: float, what: str
+    ) -> dict[str, Any]:
+        """Poll /health until `holds`. Raises BenchError after `within_s` seconds."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            health = self.health()
+            if holds(health):
+                return health
+            time.sleep(0.05)
+        raise BenchError(f"not within {within_s:.0f} s: {what}; the worker said:\n{self._said()}")
+
+    def rate_until(self, total: int, progress: Callable[[int], None]) -> float:
+        """Events a second from the first row written until `total` messages are done with."""
+        first: tuple[float, int] | None = None
+        done, moved = 0, time.monotonic()
+        while True:
+            health = self.health()
+            now, count = time.monotonic(), _done(health)
+            if count != done:
+                done, moved = count, now
+                progress(count)
+            if count and first is None:
+                first = (now, count)
+            if count >= total and first is not None:
+                return (count - first[1]) / max(now - first[0], 1e-3)
+            if now - moved > (STALL_S if first else READY_S):
+                raise BenchError(f"no new row for {now - moved:.0f} s; it said:\n{self._said()}")
+            time.sleep(0.1)
+
+    def _said(self) -> str:
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(f"  {line[:300]}" for line in lines[-8:])
+
+
+def _done(health: dict[str, Any]) -> int:
+    return sum(int(health.get(name, 0)) for name in ("events_total", "rejects", "duplicates"))

@@ -1,0 +1,281 @@
+"""`freshrec bench live`: Kafka in, rows out, beside what would be possible without a model.
+
+One embedded broker holds the log; one after the other read it: a Faust agent that does nothing, a
+worker whose core learns nothing, and the worker. The backtest of the same events runs as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.address import BrokerAddress
+from infra.broker import EmbeddedBroker
+from infra.children import end_with_parent
+from infra.settings import Settings
+from online.events import Event
+from streams.bench.child import BenchWorker
+from streams.bench.machine import BenchError, machine
+from streams.bench.offline import backtest_in_child
+from streams.logfile import EventLog, ItemFile, Reading
+from streams.producer import EventProducer, ItemProducer
+from streams.sql_client import SqlClient
+from streams.topics import ensure_topics
+
+Say = Callable[[str, int, int], None]  # what is being done, how much of how many
+
+PROBE_EVERY_S = 0.5
+PROBE_WITHIN_S = 10.0
+
+_FRESHNESS = """
+SELECT count(), quantileExact(0.5)(written_ms - produced_ms),
+       quantileExact(0.99)(written_ms - produced_ms)
+FROM slates WHERE produced_ms >= {since:Int64}
+"""
+_SEEN = "SELECT count() FROM live_recommendations WHERE user_id = {user:String}"
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan:
+    """What to measure: `events` at full speed, then `rate` a second for `seconds`."""
+
+    log: Path
+    items: Path | None = None
+    events: int = 20_000
+    rate: int = 500
+    seconds: float = 20.0
+    reading: Reading = field(default_factory=Reading)
+
+
+def run(plan: LivePlan, settings: Settings, say: Say) -> dict[str, Any]:
+    """Measure; the report's ratios compare figures of this very run. Raises BenchError."""
+    with (
+        tempfile.TemporaryDirectory(prefix="freshrec-bench-") as folder,
+        EventLog(plan.log, plan.reading) as log,
+        EmbeddedBroker() as broker,
+    ):
+        address = BrokerAddress.at(broker.address)
+        ensure_topics(address, settings.partitions)
+        bench = _Live(plan, log, address, Path(folder), settings, say)
+        return bench.measure()
+
+
+class _Live:
+    def __init__(
+        self, plan: LivePlan, log: EventLog, address: BrokerAddress, folder: Path,
+        settings: Settings, say: Say,
+    ) -> None:  # fmt: skip
+        self._plan, self._address, self._folder = plan, address, folder
+        self._settings, self._say = settings, say
+        self._bulk = min(plan.events, log.rows)
+        self._events = (e for b in log.batches() for e in b)
+        self._items = ItemFile(plan.items) if plan.items else None
+        self._in_topic = 0  # events that the broker holds
+
+    def measure(self) -> dict[str, Any]:
+        produced = self._preload()
+        idle = self._idle_agent()
+        null = self._worker("null-core", "streams.bench.nothing")
+        live = self._worker("live", "streams.worker")
+        self._say("backtest", 0, 1)
+        offline = backtest_in_child(
+            self._plan.log, self._plan.items, self._plan.reading, limit=self._bulk
+        )
+        rates = {
+            "produce": produced,
+            "idle_agent": idle,
+            "null_core": null["events_per_second"],
+            "live": live["events_per_second"],
+            "backtest": offline["events_per_second"],
+        }
+        return {
+            "benchmark": "live",
+            "log": self._plan.log.name,
+            "events": self._bulk,
+            "events_per_second": {name: round(rate, 1) for name, rate in rates.items()},
+            "ratios": {
+                f"live/{name}": round(rates["live"] / rates[name], 3)
+                for name in ("backtest", "null_core", "idle_agent")
+                if rates[name]
+            },
+            "freshness_ms": {"live": live["freshness_ms"], "null_core": null["freshness_ms"]},
+            "stages_ms": live["stages_ms"],
+            "peak_rss_mb": {"live": live["peak_rss_mb"], "backtest": offline["peak_rss_mb"]},
+            "quality": {
+                "live": live["quality"],
+                "backtest": {k: offline[k] for k in ("hr@10", "ndcg@10")},
+            },
+            "settings": {
+                name: getattr(self._settings, name)
+                for name in ("partitions", "batch", "linger_ms", "fetch_wait_ms", "seed")
+            },
+            "machine": machine(),
+        }
+
+    def _preload(self) -> float:
+        """Items and the bulk of the log into the topics; events a second of the producer."""
+        if self._items is not None:
+            with ItemProducer(self._address) as items:
+                for item in self._items:
+                    items.send(item)
+                _refuse_lost(items.flush())
+        began = time.monotonic()
+        with EventProducer(self._address) as producer:
+            for n, event in enumerate(itertools.islice(self._events, self._bulk)):
+                producer.send(event)
+                if n % 1000 == 0:
+                    self._say("producing", n, self._bulk)
+            _refuse_lost(producer.flush())
+        self._in_topic = self._bulk
+        return self._bulk / (time.monotonic() - began)
+
+    def _idle_agent(self) -> float:
+        self._say("a Faust agent that does nothing", 0, 1)
+        environ = {
+            **os.environ,
+            "FRESHREC_BROKER": f"kafka://{self._address.servers[0]}",
+            "FRESHREC_GROUP": "idle-agent",
+            "FRESHREC_STATE": str(self._folder / "idle"),
+        }
+        answer = subprocess.run(
+            [sys.executable, "-m", "streams.bench.nothing", "agent", str(self._bulk)],
+            env=environ, capture_output=True, text=True, preexec_fn=end_with_parent(),
+        )  # fmt: skip
+        if answer.returncode:
+            raise BenchError(f"the agent that does nothing failed:\n{answer.stderr[-2000:]}")
+        read = json.loads(answer.stdout.splitlines()[-1])
+        return float(read["events"] / read["seconds"]) if read["seconds"] else 0.0
+
+    def _worker(self, name: str, module: str) -> dict[str, Any]:
+        what = {"live": "the worker"}.get(name, "a worker that learns nothing")
+        self._say(f"starting {what}", 0, 1)
+        with BenchWorker(self._folder, self._address, name, module) as worker:
+            total = self._in_topic
+            rate = worker.rate_until(
+                total, lambda done: self._say(f"{what}, full speed", done, total)
+            )
+            quality = {
+                k: v for k, v in worker.health().get("quality", {}).items()
+                if k in ("hr@10", "ndcg@10")
+            }  # fmt: skip
+            freshness = Freshness(self._plan, self._address, worker)
+            self._in_topic += freshness.run(
+                self._events, lambda done, of: self._say(f"{what}, {self._plan.rate}/s", done, of)
+            )
+            health = worker.until(
+                lambda h: h.get("events_total", 0) + h.get("duplicates", 0) >= self._in_topic,
+                60, "all events of the steady part are written",
+            )  # fmt: skip
+            return {
+                "events_per_second": rate,
+                "freshness_ms": freshness.report(health),
+                "stages_ms": health.get("stages_ms", {}),
+                "peak_rss_mb": round(worker.peak_mb, 1),
+                "quality": quality,
+            }
+
+
+class Freshness:
+    """Events at a steady rate, and how soon their rows are there, seen three ways.
+
+    `sql`: written_ms - produced_ms, of the rows; `worker`: until the insert had returned, by the
+    worker's clock; `client`: probes, until a client's SELECT shows the row.
+    """
+
+    def __init__(self, plan: LivePlan, address: BrokerAddress, worker: BenchWorker) -> None:
+        self._plan, self._address, self._worker = plan, address, worker
+        self._sql = SqlClient(worker.http_url)
+        self._since_ms = 0
+        self._probes: list[float] = []
+
+    def run(self, events: Iterator[Event], say: Callable[[int, int], None]) -> int:
+        """Send for the plan's seconds; how many events that were, probes included."""
+        wanted = int(self._plan.rate * self._plan.seconds)
+        self._since_ms = time.time_ns() // 1_000_000
+        sent = 0
+        with EventProducer(self._address) as producer:
+            began = time.monotonic()
+            prober = _Prober(self._sql, producer)
+            for event in itertools.islice(events, wanted):
+                due = began + sent / self._plan.rate
+                while (wait := due - time.monotonic()) > 0:
+                    prober.look(event)
+                    time.sleep(min(wait, 0.005))
+                producer.send(event)
+                sent += 1
+                if sent % 100 == 0:
+                    say(sent, wanted)
+            prober.finish()
+            _refuse_lost(producer.flush())
+        self._probes = prober.seen_after_ms
+        return sent + prober.sent
+
+    def report(self, health: dict[str, Any]) -> dict[str, Any]:
+        rows, p50, p99 = self._sql.rows(_FRESHNESS, since=self._since_ms)[0]
+        probes = sorted(self._probes)
+        return {
+            "rate": self._plan.rate,
+            "rows": rows,
+            "sql": {"p50": p50, "p99": p99},
+            "worker": {k: health["freshness_ms"][k] for k in ("p50", "p99", "count")},
+            "client": {
+                "p50": round(statistics.median(probes), 1) if probes else None,
+                "max": round(probes[-1], 1) if probes else None,
+                "count": len(probes),
+            },
+        }
+
+
+class _Prober:
+    """Every half second: an event of a new user, looked for in SQL until its slate is there."""
+
+    def __init__(self, sql: SqlClient, producer: EventProducer) -> None:
+        self._sql, self._producer = sql, producer
+        self._next = time.monotonic() + PROBE_EVERY_S
+        self._sent_at: float | None = None
+        self._user = ""
+        self.sent = 0
+        self.seen_after_ms: list[float] = []
+
+    def look(self, like: Event) -> None:
+        """Take one look at the probe that is under way, or send one like `like` if it is time."""
+        now = time.monotonic()
+        if self._sent_at is None:
+            if now >= self._next:
+                self._send(like)
+            return
+        if int(self._sql.rows(_SEEN, user=self._user)[0][0]):
+            self.seen_after_ms.append((time.monotonic() - self._sent_at) * 1000)
+            self._sent_at, self._next = None, now + PROBE_EVERY_S
+        elif now - self._sent_at > PROBE_WITHIN_S:
+            raise BenchError(f"a probe's slate was not readable after {PROBE_WITHIN_S:.0f} s")
+
+    def finish(self) -> None:
+        """Wait for the probe that is under way."""
+        while self._sent_at is not None:
+            self.look(Event(event_id="", type="view", user_id="", item_id="", ts=0))
+            time.sleep(0.005)
+
+    def _send(self, like: Event) -> None:
+        self.sent += 1
+        self._user = f"probe-{time.time_ns()}"
+        self._sent_at = time.monotonic()
+        self._producer.send(
+            Event(event_id=self._user, type="view", user_id=self._user, item_id=like.item_id,
+                  ts=like.ts)
+        )  # fmt: skip
+
+
+def _refuse_lost(delivered: Any) -> None:
+    if not delivered.ok:
+        raise BenchError(f"{delivered.failed} records were not delivered: {delivered.first_error}")

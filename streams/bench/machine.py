@@ -1,0 +1,49 @@
+"""What a benchmark ran on, and how much memory a process uses."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+class BenchError(RuntimeError):
+    """A benchmark cannot go on; says why."""
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on."""
+    return {
+        "cores": _cores(),
+        "processor": _processor(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "freshrec": importlib.metadata.version("freshrec"),
+    }  # fmt: skip
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process in MB (2^20 bytes); 0 if it is gone. Linux only."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0

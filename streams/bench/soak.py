@@ -1,0 +1,148 @@
+"""`freshrec bench soak`: minutes at full speed with a million users; memory must stay bounded."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from infra.address import BrokerAddress
+from infra.broker import EmbeddedBroker
+from infra.settings import Settings
+from streams.bench.child import BenchWorker
+from streams.bench.machine import BenchError, machine
+from streams.bench.traffic import Traffic
+from streams.producer import EventProducer
+from streams.topics import ensure_topics
+
+AHEAD = 8_192  # events that wait in the broker: enough to keep the worker at full speed
+SAMPLE_S = 1.0
+STALL_S = 60.0
+
+Say = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Samples:
+    """One sample a second: when, memory, and events written so far."""
+
+    seconds: list[float] = field(default_factory=list)
+    rss_mb: list[float] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+
+    def per_minute(self) -> list[dict[str, float]]:
+        """Events a second and the highest memory of each whole minute."""
+        minutes = []
+        for minute in range(int(self.seconds[-1] // 60) if self.seconds else 0):
+            inside = [n for n, s in enumerate(self.seconds) if minute * 60 <= s < (minute + 1) * 60]
+            if len(inside) < 2:
+                continue
+            first, last = inside[0], inside[-1]
+            rate = (self.events[last] - self.events[first]) / (
+                self.seconds[last] - self.seconds[first]
+            )
+            minutes.append(
+                {
+                    "minute": minute + 1,
+                    "events_per_second": round(rate, 1),
+                    "rss_mb": round(max(self.rss_mb[n] for n in inside), 1),
+                }
+            )
+        return minutes
+
+
+def run(settings: Settings, traffic: Traffic, minutes: float, say: Say) -> dict[str, Any]:
+    """Keep a worker busy for `minutes`; its memory over time against FRESHREC_MEMORY_MB."""
+    with (
+        tempfile.TemporaryDirectory(prefix="freshrec-soak-") as folder,
+        EmbeddedBroker() as broker,
+    ):
+        address = BrokerAddress.at(broker.address)
+        ensure_topics(address, settings.partitions)
+        with BenchWorker(Path(folder), address, "soak") as worker:
+            say("starting the worker", 0, 1)
+            worker.await_ready()
+            samples, sent, health = _drive(worker, address, traffic, minutes, say)
+            disk_mb = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 2**20
+    return _report(settings, traffic, samples, sent, health, disk_mb)
+
+
+def _drive(
+    worker: BenchWorker, address: BrokerAddress, traffic: Traffic, minutes: float, say: Say
+) -> tuple[Samples, int, dict[str, Any]]:
+    samples, sent, health = Samples(), 0, worker.health()
+    events = traffic.events(time.time_ns() // 1_000_000 - 86_400_000)
+    began = moved = time.monotonic()
+    with EventProducer(address) as producer:
+        while (elapsed := time.monotonic() - began) < minutes * 60:
+            written = samples.events[-1] if samples.events else 0
+            if sent - written < AHEAD:
+                for event in islice(events, 512):
+                    producer.send(event)
+                sent += 512
+            else:
+                time.sleep(0.02)
+            if not samples.seconds or elapsed - samples.seconds[-1] >= _interval(sent, written):
+                health = worker.health()
+                done = int(health.get("events_total", written)) + int(health.get("rejects", 0))
+                if done != written:
+                    moved = time.monotonic()
+                elif time.monotonic() - moved > STALL_S:
+                    raise BenchError(f"no new row for {STALL_S:.0f} s")
+                samples.seconds.append(elapsed)
+                samples.rss_mb.append(worker.rss_mb())
+                samples.events.append(done)
+                say(f"{samples.rss_mb[-1]:,.0f} MB", int(elapsed), int(minutes * 60))
+    return samples, sent, health
+
+
+def _interval(sent: int, written: int) -> float:
+    """Look more often while it is unknown whether the worker waits for more."""
+    return 0.2 if sent - written >= AHEAD else SAMPLE_S
+
+
+def _report(
+    settings: Settings, traffic: Traffic, samples: Samples, sent: int, health: dict[str, Any],
+    disk_mb: float,
+) -> dict[str, Any]:  # fmt: skip
+    minutes = samples.per_minute()
+    third = minutes[2] if len(minutes) > 2 else (minutes[0] if minutes else None)
+    peak = max(samples.rss_mb, default=0.0)
+    every = max(1, len(samples.seconds) // 600)
+    return {
+        "benchmark": "soak",
+        "events": samples.events[-1] if samples.events else 0,
+        "sent": sent,
+        "distinct": _distinct(traffic, sent),
+        "rejects": health.get("rejects", 0),
+        "peak_rss_mb": round(peak, 1),
+        "bound_mb": settings.memory_mb,
+        "within_bound": peak <= settings.memory_mb,
+        "last_minute_of_third": (
+            round(minutes[-1]["events_per_second"] / third["events_per_second"], 3)
+            if third and third["events_per_second"]
+            else None
+        ),
+        "minutes": minutes,
+        "disk_mb": round(disk_mb, 1),
+        "curve": [
+            {"seconds": round(s, 1), "rss_mb": round(r, 1), "events": e}
+            for s, r, e in list(zip(samples.seconds, samples.rss_mb, samples.events, strict=True))[
+                ::every
+            ]
+        ],
+        "machine": machine(),
+    }
+
+
+def _distinct(traffic: Traffic, sent: int) -> dict[str, int]:
+    """How many different users and items were sent (the stream is made again and counted)."""
+    users, items = set(), set()
+    for event in islice(traffic.events(0), sent):
+        users.add(event.user_id)
+        items.add(event.item_id)
+    return {"users": len(users), "items": len(items)}

@@ -1,0 +1,146 @@
+"""`freshrec bench`: speed, freshness and memory, beside their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streams.commands.common import (
+    Failure,
+    Map,
+    Set,
+    TsUnit,
+    note,
+    progress_bar,
+    reading_of,
+    refuse_unwritable,
+    screen,
+    settings_of,
+    write_json,
+)
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    help="Measure speed, freshness and memory beside their limits, in one run.",
+)
+
+Log = Annotated[Path, typer.Argument(metavar="LOG", help="Events: Parquet, CSV or JSONL (.gz).")]
+Items = Annotated[Path | None, typer.Option(metavar="FILE", help="Catalogue, announced first.")]
+JsonOut = Annotated[
+    Path | None, typer.Option("--json", metavar="OUT", help="Write the report there.")
+]
+
+
+@bench.command()
+def live(
+    log: Log,
+    items: Items = None,
+    events: Annotated[int, typer.Option(min=1000, help="Events at full speed.")] = 20_000,
+    rate: Annotated[int, typer.Option(min=1, help="Events/s while freshness is measured.")] = 500,
+    seconds: Annotated[float, typer.Option(min=1, help="… for so long.")] = 20.0,
+    json_out: JsonOut = None,
+    rename: Map = None,
+    fixed: Set = None,
+    ts_unit: TsUnit = "ms",
+) -> None:
+    """The whole pipeline: Kafka in, full model, rows in chdb, offsets acknowledged.
+
+    Limits of the same run: a Faust agent that does nothing, the pipeline with a core that
+    learns nothing, and the backtest of the same events.
+
+    [dim]freshrec bench live clicks.parquet --json live.json[/dim]
+    """
+    refuse_unwritable(json_out)
+    settings = settings_of()
+    from streams.bench.live import LivePlan, run
+    from streams.report import live_tables
+
+    plan = LivePlan(log, items, events, rate, seconds, reading_of(rename, fixed, ts_unit))
+    with _progress() as say:
+        report = run(plan, settings, say)
+    _deliver(report, json_out, live_tables(report))
+
+
+@bench.command()
+def backtest(
+    log: Log,
+    items: Items = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N events.")] = None,
+    exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="As for backtest.")] = False,
+    json_out: JsonOut = None,
+    rename: Map = None,
+    fixed: Set = None,
+    ts_unit: TsUnit = "ms",
+) -> None:
+    """The core on a log, beside reading the log and driving a core that learns nothing.
+
+    [dim]freshrec bench backtest clicks.parquet --limit 20000[/dim]
+    """
+    refuse_unwritable(json_out)
+    from streams.bench.offline import run
+    from streams.report import rates_table
+
+    extra = ["--exclude-seen"] if exclude_seen else []
+    reading = reading_of(rename, fixed, ts_unit)
+    with _progress() as say:
+        report = run(log, items, reading, limit, extra, say)
+    _deliver(report, json_out, [rates_table(report, "backtest")])
+
+
+@bench.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long at full speed.")] = 10.0,
+    users: Annotated[int, typer.Option(min=1, help="Distinct users.")] = 1_000_000,
+    items: Annotated[int, typer.Option(min=1, help="Distinct items.")] = 200_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the traffic.")] = 0,
+    json_out: JsonOut = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Draw memory and speed there (PNG).")
+    ] = None,
+) -> None:
+    """Generated traffic at full speed: memory against FRESHREC_MEMORY_MB, speed by minute.
+
+    The exit code is 1 if the worker needed more memory than its bound.
+
+    [dim]freshrec bench soak --minutes 10 --json soak.json --plot soak.png[/dim]
+    """
+    refuse_unwritable(json_out, plot)
+    settings = settings_of()
+    from streams.bench.soak import run
+    from streams.bench.traffic import Traffic
+    from streams.report import plot_soak, soak_table
+
+    with _progress("s") as say:
+        report = run(settings, Traffic(users, items, seed), minutes, say)
+    _deliver(report, json_out, [soak_table(report)])
+    if plot is not None:
+        plot_soak(report, plot)
+        note(f"written: {plot}")
+    if not report["within_bound"]:
+        raise Failure(
+            f"the worker used {report['peak_rss_mb']:,.0f} MB; FRESHREC_MEMORY_MB allows"
+            f" {report['bound_mb']:,}"
+        )
+
+
+def _deliver(report: dict[str, Any], json_out: Path | None, tables: list[Any]) -> None:
+    for table in tables:
+        screen().print(table)
+    if json_out is not None:
+        write_json(json_out, report)
+        note(f"written: {json_out}")
+
+
+@contextmanager
+def _progress(unit: str = "events") -> Iterator[Callable[[str, int, int], None]]:
+    with progress_bar(unit) as bar:
+        task = bar.add_task("", total=None, note="")
+
+        def say(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield say
