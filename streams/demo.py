@@ -19,7 +19,7 @@ from infra.address import BrokerAddress
 from infra.settings import Settings
 from online.events import Event, Item
 from streams import demo_results, sample
-from streams.demo_feed import STEADY_PER_S, Feed
+from streams.demo_feed import Feed
 from streams.demo_results import RECOMMENDATIONS, Summary
 from streams.demo_watch import Watch, choose_shoppers
 from streams.demo_worker import DemoError, DemoWorker, claim_state
@@ -31,7 +31,7 @@ from streams.sql_client import SqlClient
 SUBTITLE = "{events:,} purchases of a gift shop, live · UCI Online Retail, CC BY 4.0"
 SHOPPERS = 6
 FLAT_OUT = "flat out (a backlog is kept)"
-STEADY = f"steady {STEADY_PER_S} events/s"
+STEADY = "steady {:,.0f} events/s"
 POLL_S = 0.5
 PLAIN_EVERY_S = 3.0  # lines without a terminal
 CATALOGUE_S = 60.0  # how long the catalogue may take
@@ -105,12 +105,12 @@ class Demo:
             feed = Feed(broker, self._events, self._steady, lambda: watch.written)
             feed.start()
             try:
-                last, steady_at = self._replay(feed, watch, worker, show, summary)
+                last = self._replay(feed, watch, worker, show, summary)
             finally:
                 feed.stop()
                 feed.join(10)
             summary.seconds = time.monotonic() - self._began
-            self._measure(summary, sql, watch, feed, steady_at)
+            self._measure(summary, sql, watch, feed)
         summary.judge()
         self._results.mkdir(parents=True, exist_ok=True)
         recommendations = sql.text(RECOMMENDATIONS, "CSVWithNames")
@@ -143,18 +143,13 @@ class Demo:
         worker: DemoWorker,
         show: Callable[[Frame], None],
         summary: Summary,
-    ) -> tuple[Frame, float]:
-        """Poll and draw until all is written or something is wrong.
-
-        Returns the last frame, and the seconds until the steady part began.
-        """
-        began = moved = time.monotonic()
-        steady_at, written = 0.0, 0
+    ) -> Frame:
+        """Poll and draw until all is written or something is wrong; the last frame."""
+        moved, written = time.monotonic(), 0
         while True:
             watch.poll()
             now = time.monotonic()
-            steady_at = steady_at or (now - began if feed.steady_since_ms else 0.0)
-            stage = STEADY if feed.steady_since_ms else FLAT_OUT
+            stage = STEADY.format(feed.steady_per_s) if feed.steady_since_ms else FLAT_OUT
             frame = watch.frame(stage, len(self._events), feed.sent)
             show(frame)
             if watch.written != written:
@@ -166,7 +161,7 @@ class Demo:
                 summary.faults.append(fault)
                 break
             time.sleep(max(POLL_S - (time.monotonic() - now), 0.05))
-        return watch.frame("done", len(self._events), feed.sent), steady_at or now - began
+        return watch.frame("done", len(self._events), feed.sent)
 
     def _fault(self, feed: Feed, worker: DemoWorker, still_s: float) -> str | None:
         if feed.error:
@@ -177,9 +172,7 @@ class Demo:
             return f"no new row for {STALL_S:.0f} s: see {self._results / 'worker.log'}"
         return None
 
-    def _measure(
-        self, summary: Summary, sql: SqlClient, watch: Watch, feed: Feed, steady_at: float
-    ) -> None:
+    def _measure(self, summary: Summary, sql: SqlClient, watch: Watch, feed: Feed) -> None:
         if feed.error and feed.error not in summary.faults:
             summary.faults.append(feed.error)
         counts = "SELECT count() FROM "
@@ -187,7 +180,8 @@ class Demo:
         summary.rows = int(sql.rows(counts + "live_events")[0][0])
         summary.dead_letters = int(sql.rows(counts + "live_dead_letters")[0][0])
         summary.users = int(sql.rows("SELECT uniq(user_id) FROM live_recommendations")[0][0])
-        summary.events_per_second = (summary.events - self._steady) / max(steady_at, 1e-3)
+        summary.events_per_second = feed.per_second
+        summary.steady_per_second = feed.steady_per_s
         summary.quality = watch.metrics()
         if feed.steady_since_ms is not None:
             summary.freshness = watch.freshness(feed.steady_since_ms)

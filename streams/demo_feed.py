@@ -11,16 +11,18 @@ from online.events import Event
 from streams.producer import EventProducer
 
 AHEAD = 2_048  # events that the broker may hold before the worker has written them
-STEADY_PER_S = 500
+STEADY_PER_S = 500  # at most
+STEADY_SHARE = 0.6  # of the speed just measured: freshness is not to be that of an overload
 CATCH_UP_S = 120.0  # how long the steady part waits for the worker to catch up
 
 
 class Feed(threading.Thread):
-    """Sends `events` in order; the last `steady` of them at 500 a second.
+    """Sends `events` in order; the last `steady` of them at 500 a second, or what is sustainable.
 
-    `written` tells how many are readable in the warehouse. `sent` counts what the broker
-    confirmed or was handed; `steady_since_ms` is when the steady part began; `error` is what went
-    wrong. The thread ends when all is confirmed, on the first error, or after `stop()`.
+    `written` tells how many are readable in the warehouse. `sent` counts what the broker was
+    handed; `per_second` is the speed of the first part, `steady_per_s` that of the second, which
+    began at `steady_since_ms`; `error` is what went wrong. The thread ends when all is confirmed,
+    on the first error, or after `stop()`.
     """
 
     def __init__(
@@ -32,6 +34,8 @@ class Feed(threading.Thread):
     ) -> None:
         super().__init__(name="demo-feed", daemon=True)
         self.sent = 0
+        self.per_second = 0.0
+        self.steady_per_s = float(STEADY_PER_S)
         self.steady_since_ms: int | None = None
         self.error: str | None = None
         self._broker = broker
@@ -46,8 +50,11 @@ class Feed(threading.Thread):
     def run(self) -> None:
         try:
             with EventProducer(self._broker) as producer:
+                began = time.monotonic()
                 self._send_flat_out(producer)
                 self._await_worker()
+                self.per_second = self._written() / (time.monotonic() - began)
+                self.steady_per_s = min(STEADY_PER_S, STEADY_SHARE * self.per_second)
                 self._send_steadily(producer)
                 delivered = producer.flush()
             if not delivered.ok and not self._stopped.is_set():
@@ -74,10 +81,12 @@ class Feed(threading.Thread):
                 return
 
     def _send_steadily(self, producer: EventProducer) -> None:
+        if self.steady_per_s <= 0:
+            return  # the worker never wrote anything
         began = time.monotonic()
         self.steady_since_ms = time.time_ns() // 1_000_000
         for number, event in enumerate(self._events[self._flat_out :]):
-            wait = began + number / STEADY_PER_S - time.monotonic()
+            wait = began + number / self.steady_per_s - time.monotonic()
             if self._stopped.wait(max(wait, 0)) if wait > 0.002 else self._stopped.is_set():
                 return
             producer.send(event)

@@ -183,10 +183,10 @@ def _measures(frame: Frame, width: int, bars: str) -> Table:
 
 
 def _shoppers(shoppers: Sequence[Shopper], width: int, height: int) -> RenderableType:
-    """As many shoppers as fit, each with as many lines as fit (three at least)."""
+    """Shoppers with at least three lines each; with more room, more of both."""
     if not shoppers:
         return Text("waiting for the first events …", "dim")
-    count = max(1, min(len(shoppers), height // 4))
+    count = max(1, min(len(shoppers), height // (4 if height < 20 else 5)))
     lines = max(1, min(height // count - 1, 7))
     parts: list[RenderableType] = []
     for shopper in shoppers[:count]:
@@ -201,20 +201,20 @@ def _shoppers(shoppers: Sequence[Shopper], width: int, height: int) -> Renderabl
     return Group(*parts)
 
 
-def _slate(lines: Sequence[Line], width: int) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=1)
-    table.add_column(no_wrap=True, overflow="ellipsis", width=min(36, max(width // 2 - 10, 20)))
-    table.add_column(no_wrap=True, justify="right", width=6)
-    table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+def _slate(lines: Sequence[Line], width: int) -> RenderableType:
+    """One line each: mark, title, price, reason; cut to `width`."""
+    room = min(36, max(width // 2 - 10, 16))
+    shown = []
     for line in lines:
-        table.add_row(
-            Text("+" if line.fresh else " ", "bold green"),
-            Text(line.title, "bold green" if line.fresh else ""),
-            "" if line.price is None else f"{line.price:.2f}",
-            line.reason,
-        )
-    return table
+        style = "bold green" if line.fresh else ""
+        title = Text(line.title, style)
+        title.truncate(room, overflow="ellipsis", pad=True)
+        price = "" if line.price is None else f"{line.price:.2f}"
+        mark = "+ " if line.fresh else "  "
+        text = Text.assemble((mark, style), title, f" {price:>7}  ", (line.reason, "dim"))
+        text.truncate(width, overflow="ellipsis")
+        shown.append(text)
+    return Group(*shown)
 
 
 def _last(values: Sequence[float]) -> float:

@@ -136,6 +136,7 @@ def good_summary() -> Summary:
         users=5,
         seconds=9.0,
         events_per_second=50.0,
+        steady_per_second=500.0,
         quality={"hr@10": 0.1, "ndcg@10": 0.05, "popularity_hr@10": 0.04},
         freshness={"rows": 50, "p50_ms": 60.0, "p99_ms": 120.0},
     )
