@@ -2,7 +2,9 @@
 
     messages ──learn (thread 1)──► queue of 2 ──write (thread 2)──► acknowledge
 
-While batch n is being written, batch n+1 is learned. When the warehouse is away, writing is
+While batch n is being written, batch n+1 is learned. The journal and the newest slates are
+written at once, whatever else there is a little later and together: each insert has its price,
+and people wait for the first only. When the warehouse is away, writing is
 tried again until it works; the queue fills, `learn` waits, and Kafka keeps what comes.
 """
 
@@ -22,11 +24,12 @@ from streams.learning import Learned, Learner, Message, Poisoned
 from streams.producer import DeliveryFailed
 from streams.status import Status
 from streams.topics import BrokerUnreachable
-from streams.writing import Group, Work, Writer
+from streams.writing import LATER, SOON, Group, Work, Writer
 
 log = get_log("pipeline")
 
 WAITING = 2  # learned batches that wait to be written
+LATER_S = 0.15  # how long slates, metrics and dead letters are collected
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
 
@@ -110,20 +113,42 @@ class Pipeline:
         await self._queue.put(work)
 
     async def _write_all(self) -> None:
-        while True:
-            group = Group([await self._queue.get()])
-            while not self._queue.empty():  # what waited meanwhile goes along
-                group.works.append(self._queue.get_nowait())
-            try:
-                await self._persist("write", partial(self._writer.write, group), self._writing)
-                for work in group.works:
-                    self._status.wrote(work.learned, group.readable_ms)
-                    work.written()
-            except Exception as error:
-                self.fail(error)
-                return  # not done: `drain` must not believe that it was written
-            for _ in group.works:
-                self._queue.task_done()
+        """Write what people wait for at once, the rest every LATER_S; acknowledge after both."""
+        kept: list[Work] = []  # readable already, not acknowledged yet
+        due = 0.0
+        incoming = asyncio.ensure_future(self._queue.get())
+        try:
+            while True:
+                wait_s = max(0.0, due - time.monotonic()) if kept else None
+                await asyncio.wait({incoming}, timeout=wait_s)
+                if incoming.done():
+                    works = [incoming.result(), *self._queued()]
+                    incoming = asyncio.ensure_future(self._queue.get())
+                    group = await self._written(works, SOON)
+                    for work in works:
+                        self._status.wrote(work.learned, group.written_ms)
+                    due = due if kept else time.monotonic() + LATER_S
+                    kept += works
+                if kept and time.monotonic() >= due:
+                    await self._written(kept, LATER)
+                    for work in kept:
+                        work.written()
+                        self._queue.task_done()
+                    kept = []
+        except Exception as error:
+            self.fail(error)  # what is not done stays so: `drain` must not believe otherwise
+        finally:
+            incoming.cancel()
+
+    def _queued(self) -> list[Work]:
+        """What waited meanwhile goes along."""
+        return [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+
+    async def _written(self, works: list[Work], tables: tuple[str, ...]) -> Group:
+        group = Group(works, tables)
+        stage = "write" if tables is SOON else "write_later"
+        await self._persist(stage, partial(self._writer.write, group), self._writing)
+        return group
 
     async def _persist(self, stage: str, call: Callable[[], T], thread: ThreadPoolExecutor) -> T:
         """Call until the warehouse answers; the time spent shows in /health."""

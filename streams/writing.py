@@ -15,8 +15,9 @@ from online.step import Slate
 from streams.learning import Learned
 from streams.producer import Producer
 
-# the journal first; then what people wait for; then what is only counted or kept
-ORDER = ("events", "items", "recommendations", "slates", "metrics", "dead_letters")
+# the journal first, then what people wait for; what is only kept or counted may come later
+SOON = ("events", "items", "recommendations")
+LATER = ("slates", "metrics", "dead_letters")
 
 _encoder = msgspec.json.Encoder()
 
@@ -32,12 +33,13 @@ class Work:
 
 @dataclass(slots=True)
 class Group:
-    """Batches that are written together; remembers how far it got, so that a retry goes on."""
+    """Batches whose `tables` are written together; a retry goes on where it failed."""
 
     works: list[Work]
+    tables: tuple[str, ...]
     tables_done: set[str] = field(default_factory=set)
     sent: bool = False
-    readable_ms: int = 0  # when the newest slates could be read, epoch milliseconds
+    written_ms: int = 0  # when it was all written, epoch milliseconds
 
 
 class Writer:
@@ -55,33 +57,32 @@ class Writer:
 
     def write(self, group: Group) -> None:
         """Write what is left of `group`. Raises WarehouseError or DeliveryFailed: call again."""
-        for table, columns, rows in _blocks(group.works, _now_ms()):
+        for table, columns, rows in _blocks(group, _now_ms()):
             if table not in group.tables_done:
                 self._warehouse.insert(table, columns, rows)
                 group.tables_done.add(table)
-                if table == "recommendations":
-                    group.readable_ms = _now_ms()
         if not group.sent:
-            for work in group.works:
-                self._send(work.learned)
+            self._send(group)
             group.sent = True
-        group.readable_ms = group.readable_ms or _now_ms()
+        group.written_ms = _now_ms()
 
-    def _send(self, learned: Learned) -> None:
-        if self._letters is not None and learned.letters:
-            for letter in learned.letters:
+    def _send(self, group: Group) -> None:
+        letters = [one for work in group.works for one in work.learned.letters]
+        if self._letters is not None and letters and "dead_letters" in group.tables:
+            for letter in letters:
                 self._letters.send_raw(None, letter.raw, headers=_headers(letter))
             self._letters.confirm()
-        if self._slates is not None and learned.step.slates:
-            for slate in learned.step.slates:
+        slates = [slate for work in group.works for slate in work.learned.step.slates]
+        if self._slates is not None and slates and "recommendations" in group.tables:
+            for slate in slates:
                 self._slates.send_raw(slate.user_id.encode(), slate_json(slate))
             self._slates.confirm()
 
 
-def _blocks(works: list[Work], now_ms: int) -> list[Block]:
+def _blocks(group: Group, now_ms: int) -> list[Block]:
     """One block a table for all batches: an insert costs about the same for one row and for 500."""
     merged: dict[str, Block] = {}
-    for work in works:
+    for work in group.works:
         learned, broker_id = work.learned, work.batch.broker_id
         for table, columns, rows in (
             *rows_of(learned.step, work.batch, now_ms),
@@ -89,7 +90,7 @@ def _blocks(works: list[Work], now_ms: int) -> list[Block]:
             *dead_letter_rows(learned.letters, broker_id, now_ms),
         ):
             merged.setdefault(table, (table, columns, []))[2].extend(rows)
-    return sorted(merged.values(), key=lambda block: ORDER.index(block[0]))
+    return [merged[table] for table in group.tables if table in merged]
 
 
 def slate_json(slate: Slate) -> bytes:
