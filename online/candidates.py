@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from online import features
+from online.compiled import compiled
 from online.features import (
     BACK,
     BEST,
@@ -60,7 +60,7 @@ SESSION_MS = 1_800_000  # a pause that ends a session, where events carry no ses
 FIRST_STAGE = np.array([1, 1, 1, 0.5, 1, 0.5, 0.25, 0.25, 0, 0.5, 1, 0.5, 0.5, 0], np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _touch(at: np.ndarray, touched: np.ndarray, sums: np.ndarray, item: int, n: int) -> int:
     """Place of the item among the touched; `n` when it is new there."""
     place = at[item]
@@ -73,7 +73,7 @@ def _touch(at: np.ndarray, touched: np.ndarray, sums: np.ndarray, item: int, n: 
     return place
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _walk_row(
     first: int, last: int, pair_item: np.ndarray, pair_weight: np.ndarray, rarity: np.ndarray,
     keys: np.ndarray, at: np.ndarray, touched: np.ndarray, sums: np.ndarray, n: int, p: int,
@@ -115,7 +115,7 @@ def _walk_row(
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _walk_pairs(t: Tables, s: Scratch, length: int) -> int:
     n = 0
     for p in range(min(length, SEQUENCE)):
@@ -129,7 +129,7 @@ def _walk_pairs(t: Tables, s: Scratch, length: int) -> int:
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _similar_users(t: Tables, s: Scratch, user: int, length: int) -> int:
     """Recent users of this user's newest items, weighted by how much they share."""
     found = 0
@@ -149,10 +149,8 @@ def _similar_users(t: Tables, s: Scratch, user: int, length: int) -> int:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _walk_user(
-    t: Tables, s: Scratch, user: int, last: int, w: np.float32, n: int
-) -> int:
+@compiled
+def _walk_user(t: Tables, s: Scratch, user: int, last: int, w: np.float32, n: int) -> int:
     """Add what a similar user had, and what followed the item `last` there."""
     page, left, seen = t.user_page[user], t.user_n[user], 0
     after = -1
@@ -176,7 +174,7 @@ def _walk_user(
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _walk_users(t: Tables, s: Scratch, user: int, length: int, n: int) -> int:
     """The neighbours source. After Ludewig and Jannach (2018), "Evaluation of session-based
     recommendation algorithms" (vector multiplication session kNN)."""
@@ -188,7 +186,7 @@ def _walk_users(t: Tables, s: Scratch, user: int, length: int, n: int) -> int:
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _own(s: Scratch, length: int, ts: int, session: np.uint64) -> int:
     """Mark the user's own items; how many of the newest events belong to this session."""
     same, previous, fresh = True, ts, 0
@@ -208,7 +206,7 @@ def _own(s: Scratch, length: int, ts: int, session: np.uint64) -> int:
     return fresh
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def kth_largest(values: np.ndarray, n: int, k: int) -> float:
     """The k-th largest of the first n values, which are reordered (Hoare's quickselect)."""
     lo, hi = 0, n - 1
@@ -234,7 +232,7 @@ def kth_largest(values: np.ndarray, n: int, k: int) -> float:
     return values[k]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _take(s: Scratch, j: int, exclude_seen: bool, cand: np.ndarray, n: int) -> int:
     if j < 0 or n == CANDIDATES or s.chosen[j] or (exclude_seen and s.own[j] > 0):
         return n
@@ -243,7 +241,7 @@ def _take(s: Scratch, j: int, exclude_seen: bool, cand: np.ndarray, n: int) -> i
     return n + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _take_best(s: Scratch, touched: int, exclude_seen: bool, cand: np.ndarray, n: int) -> int:
     """Fill the list up with the touched items that the sources together rate highest."""
     scale = np.zeros(SUMS, np.float32)
@@ -274,7 +272,7 @@ def _take_best(s: Scratch, touched: int, exclude_seen: bool, cand: np.ndarray, n
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _take_own_and_hot(
     t: Tables, s: Scratch, length: int, exclude_seen: bool, cand: np.ndarray
 ) -> tuple[int, int]:
@@ -296,7 +294,7 @@ def _take_own_and_hot(
     return n, own
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def popularity_rank(t: Tables, s: Scratch, target: int, exclude_seen: bool) -> float:
     """Rank of the target in the plain popularity list; inf beyond its end."""
     rank = 1.0
@@ -309,7 +307,7 @@ def popularity_rank(t: Tables, s: Scratch, target: int, exclude_seen: bool) -> f
     return np.inf
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def propose(
     t: Tables, s: Scratch, user: int, ts: int, session: np.uint64, target: int,
     exclude_seen: bool, cand: np.ndarray, x: np.ndarray,
@@ -320,7 +318,8 @@ def propose(
     target: slot of the item that was taken, or -1. Returns how many were proposed; the target's
     row (that number when it was not proposed but is known: its features follow the list; -1 when
     it can't be ranked); how many different items the user had; how many items lie in
-    `s.items`, and how many of them, newest first, belong to this session; and the target's rank by popularity.
+    `s.items`, and how many of them, newest first, belong to this session; and the
+    target's rank by popularity.
     """
     length = newest(t, user, s.items, s.kinds, s.ts, s.sessions)
     fresh = _own(s, length, ts, session)

@@ -19,7 +19,13 @@ from online.slots import hash64
 from online.step import PastEvent, Recommendation, Reject, Slate, Step
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
+PART = 512  # events that memory is made room for at once
 _KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
+
+
+def _hashes(texts: Iterable[str]) -> np.ndarray:
+    """(N,) u8, 0 for an empty text."""
+    return np.array([hash64(text) if text else 0 for text in texts], np.uint64)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,8 @@ class Recommender:
 
     >>> core = Recommender()
     >>> event = Event(event_id="1", type="click", user_id="ann", item_id="cup", ts=1)
-    >>> core.step([Delivery(event, "events", 0, 0, 1)], now_ms=1).slates[0].recommendations[0].item_id
+    >>> step = core.step([Delivery(event, "events", 0, 0, 1)], now_ms=1)
+    >>> step.slates[0].recommendations[0].item_id
     'cup'
     """
 
@@ -72,9 +79,12 @@ class Recommender:
         return self._memory.config.history
 
     def missing(self, batch: list[Delivery]) -> list[str]:
-        """Users of `batch` whose history the core does not hold: read them, then `restore`."""
+        """Users of `batch` whose history the core does not hold: read them, then `restore`.
+
+        Those that it holds count as used, so that restoring the others does not evict them.
+        """
         users = dict.fromkeys(d.event.user_id for d in batch)
-        return [user for user in users if user not in self._memory.users]
+        return [user for user in users if not self._memory.users.touch(user)]
 
     def restore(self, histories: Mapping[str, list[PastEvent]]) -> None:
         """Hold these users, with their past events, oldest first. The models know those already."""
@@ -82,15 +92,15 @@ class Recommender:
             if user in self._memory.users:
                 continue
             past = past[-self.history_limit :]
-            self._memory.make_room(1, 0, len(past))
+            self._memory.make_room(users=1, pages=len(past) // 16 + 2)
             slot = self._memory.take_user(user)
             recall(
                 self._memory.tables, slot,
                 np.array([self._memory.items.get(e.item_id) for e in past], np.int32),
                 np.array([_KIND[e.type] for e in past], np.int8),
                 np.array([e.ts for e in past], np.int64),
-                np.array([hash64(e.event_id) for e in past], np.uint64),
-                np.array([hash64(e.session_id) if e.session_id else 0 for e in past], np.uint64),
+                _hashes(e.event_id for e in past),
+                _hashes(e.session_id for e in past),
                 self.history_limit,
             )  # fmt: skip
 
@@ -110,23 +120,26 @@ class Recommender:
                 step.rejects.append(Reject(d, f"invalid: {fault}"))
             else:
                 valid.append(d)
-        if valid:
-            self._learn(valid, step)
-            self._make_slates(step)
+        for at in range(0, len(valid), PART):
+            self._learn(valid[at : at + PART], step)
+        self._make_slates(step)
         return step
 
     def _columns(self, batch: list[Delivery]) -> Batch:
         events = [d.event for d in batch]
         memory, n = self._memory, len(batch)
-        memory.make_room(n, n, n)
+        # Those that are held count as used before room is made, so that none of them gives way.
+        users = {e.user_id for e in events if not memory.users.touch(e.user_id)}
+        items = {e.item_id for e in events if e.item_id and not memory.items.touch(e.item_id)}
+        memory.make_room(users=len(users), items=len(items), pages=n, events=n)
         return Batch(
             user=np.array([memory.take_user(e.user_id) for e in events], np.int32),
             item=np.array([memory.take_item(e.item_id) for e in events], np.int32),
             kind=np.array([_KIND[e.type] for e in events], np.int8),
             role=np.array([self._role(e) for e in events], np.int8),
             ts=np.array([e.ts for e in events], np.int64),
-            event=np.array([hash64(e.event_id) for e in events], np.uint64),
-            session=np.array([hash64(e.session_id) if e.session_id else 0 for e in events], np.uint64),
+            event=_hashes(e.event_id for e in events),
+            session=_hashes(e.session_id or "" for e in events),
             status=np.zeros(n, np.int8),
         )  # fmt: skip
 
@@ -152,9 +165,9 @@ class Recommender:
             if self._lists == self.config.block:
                 self._end_block()
         self._sort_out(batch, columns, step)
-        if ranks and step.accepted:
-            ts = step.accepted[-1].event.ts
-            step.metrics = self._quality.update(np.concatenate(ranks), np.concatenate(popular), ts)
+        if ranks:
+            ts = batch[-1].event.ts
+            step.metrics += self._quality.update(np.concatenate(ranks), np.concatenate(popular), ts)
 
     def _score(self, first: int) -> np.ndarray:
         block, n = self._block, self._lists
@@ -174,7 +187,7 @@ class Recommender:
             if status == NEW:
                 step.accepted.append(d)
                 if d.event.type == "forget":
-                    self._memory.forget_user(d.event.user_id)
+                    self._memory.erase_history(d.event.user_id)
             elif status == DUPLICATE:
                 step.duplicates += 1
             elif status == TOO_LATE:
@@ -205,7 +218,9 @@ class Recommender:
                 )
             )
 
-    def recommend(self, user_id: str, now_ms: int, k: int | None = None) -> tuple[Recommendation, ...]:
+    def recommend(
+        self, user_id: str, now_ms: int, k: int | None = None
+    ) -> tuple[Recommendation, ...]:
         """A slate for a user right now, without an event. Unknown users get what is popular."""
         return self._slates.make([(user_id, now_ms, "")], k)[0]
 
@@ -230,7 +245,7 @@ class Recommender:
         }
 
     def warm_up(self) -> None:
-        """Compile everything now (seconds on a first start, cached on disk), on a core of its own."""
+        """Compile everything now: about a minute the first time, then kept on disk."""
         small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000)
         config = RecommenderConfig(memory=small, block=2, exclude_seen=self.config.exclude_seen)
         core = Recommender(config)
@@ -238,8 +253,10 @@ class Recommender:
         past = PastEvent("e", "click", "0", 0)
         core.restore({"0": [past], "1": [past]})
         for n in range(40):
-            event = Event(event_id=str(n), type="click", user_id=str(n % 3), item_id=str(n % 7), ts=n)
+            event = Event(
+                event_id=str(n), type="click", user_id=str(n % 3), item_id=str(n % 7), ts=n
+            )
             core.step([Delivery(event, "", 0, n, n)], n)
         core.recommend("0", 99)
         core._memory.expire_item()
-        core._memory.forget_user("1")
+        core._memory.drop_user("1")

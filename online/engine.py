@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from online.candidates import CANDIDATES, SESSION_MS, propose
+from online.compiled import compiled
 from online.features import FEATURES, Scratch
 from online.history import NEW, append, find, newest
 from online.observe import observe
@@ -60,7 +60,7 @@ def new_lists(n: int) -> Lists:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def add_list(
     t: Tables, s: Scratch, out: Lists, n: int, user: int, ts: int, session: np.uint64,
     target: int, exclude_seen: bool, owner: int,
@@ -82,7 +82,7 @@ def add_list(
     return length, fresh
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def advance(
     t: Tables, s: Scratch, batch: Batch, first: int, out: Lists, n: int, exclude_seen: bool,
     limit: int,
@@ -109,23 +109,21 @@ def advance(
             while fresh < length and _same_session(s, fresh, ts, session):
                 fresh += 1
         key = t.key[item] if item >= 0 else np.int32(-1)
-        batch.status[e] = append(
-            t, user, key, batch.kind[e], ts, batch.event[e], session, limit
-        )
+        batch.status[e] = append(t, user, key, batch.kind[e], ts, batch.event[e], session, limit)
         if batch.role[e] & INTERACTION:
             observe(t, user, item, ts, s.items, length, fresh)
         e += 1
     return e, n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _same_session(s: Scratch, p: int, ts: int, session: np.uint64) -> bool:
     if session != 0:
         return s.sessions[p] == session
     return (s.ts[p - 1] if p > 0 else ts) - s.ts[p] < SESSION_MS
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def recall(
     t: Tables, user: int, item: np.ndarray, kind: np.ndarray, ts: np.ndarray, event: np.ndarray,
     session: np.ndarray, limit: int,

@@ -10,8 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from online.compiled import compiled
 from online.tables import DECAYS, TICK, TICK_HALF_LIVES, TIME_HALF_LIVES, Tables
 
 SUMS = 14
@@ -108,18 +108,18 @@ def new_scratch(items: int, users: int, history: int) -> Scratch:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def stream_time(tick: int, ts: int, d: int) -> float:
     """The clock of decay `d`, in half-lives."""
     return (tick if d < TICKS else ts) / HALF[d]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _decayed(t: Tables, item: int, tick: int, ts: int, d: int) -> float:
     return max(t.decayed[item, d] - stream_time(tick, ts, d), FLOOR)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def write(
     t: Tables, s: Scratch, length: int, fresh: int, ts: int, cand: np.ndarray, rows: int,
     x: np.ndarray,
@@ -165,7 +165,7 @@ def write(
         x[c, f + 4] = trend
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _write_counts(
     t: Tables, s: Scratch, a: int, j: int, tick: int, ts: int, row: np.ndarray
 ) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from online.compiled import compiled
 from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables
 
 NEW, DUPLICATE, FULL, TOO_LATE = range(4)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def find(t: Tables, user: int, event: np.uint64, ts: int, limit: int) -> int:
-    """NEW, DUPLICATE, or TOO_LATE when the event is older than all that is kept of a full history."""
+    """NEW, DUPLICATE, or TOO_LATE: older than everything that a full history still keeps."""
     page = t.user_page[user]
     left = t.user_n[user]
     oldest = np.int64(1 << 62)
@@ -29,7 +29,7 @@ def find(t: Tables, user: int, event: np.uint64, ts: int, limit: int) -> int:
     return NEW
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _drop_oldest_page(t: Tables, user: int) -> None:
     page = t.user_page[user]
     newer = -1
@@ -45,7 +45,7 @@ def _drop_oldest_page(t: Tables, user: int) -> None:
     t.user_n[user] -= PAGE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def append(
     t: Tables, user: int, key: int, kind: int, ts: int, event: np.uint64, session: np.uint64,
     limit: int,
@@ -84,7 +84,7 @@ def append(
     return NEW
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def free_user(t: Tables, user: int) -> None:
     """Forget the user's history and give its pages back."""
     page = t.user_page[user]
@@ -99,11 +99,16 @@ def free_user(t: Tables, user: int) -> None:
     t.user_seen[user] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def newest(
     t: Tables, user: int, items: np.ndarray, kinds: np.ndarray, ts: np.ndarray, sessions: np.ndarray
 ) -> int:
-    """Copy the slots of up to len(items) items that the user had, newest first; how many."""
+    """Copy the slots of up to len(items) items that the user had, newest first; how many.
+
+    user: a slot, or -1 for a user of whom nothing is known.
+    """
+    if user < 0:
+        return 0
     page, left, n = t.user_page[user], t.user_n[user], 0
     while page >= 0 and left > 0 and n < len(items):
         fill = (left - 1) % PAGE + 1

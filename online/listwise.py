@@ -8,10 +8,11 @@ were): it is learned from, but it never counts as ranked.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from online.compiled import compiled
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def softmax(scores: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
     """Probabilities of each list's rows. Shapes: scores, out (N,) f4; start (E + 1,) i8."""
     for e in range(len(start) - 1):
@@ -30,7 +31,7 @@ def softmax(scores: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
             out[r] *= scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def gradient(
     p: np.ndarray, start: np.ndarray, place: np.ndarray, weight: np.ndarray, out: np.ndarray
 ) -> None:
@@ -50,7 +51,7 @@ def gradient(
             out[place[e]] -= w
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def ranks(
     scores: np.ndarray, start: np.ndarray, proposed: np.ndarray, place: np.ndarray,
     unproposed: np.ndarray, out: np.ndarray,

@@ -39,13 +39,20 @@ class MemoryConfig:
 
     def bytes_at_most(self) -> int:
         """What the tables and their ids take when full."""
-        small = tb.new_tables(1, 1, 1, 1)
-        per = {f: a.nbytes for f, a in zip(small._fields, small, strict=True)}
-        item = sum(per[f] for f in tb.ITEM_TABLES) + 4 + 8 * tb.ROW_CLASSES + 92 + 300
+        small = tb.new_tables(1, 1, 1, tb.ROW_FIRST)
+        per = {f: a.nbytes // len(a) for f, a in small._asdict().items()}
+        item = sum(per[f] for f in tb.ITEM_TABLES) + 4 + 92 + 300
         user = sum(per[f] for f in tb.USER_TABLES) + 4 + 200
         page = sum(per[f] for f in tb.PAGE_TABLES) + 4
-        pair = sum(per[f] for f in tb.PAIR_TABLES)
-        return item * self.items + user * self.users + page * self.pages + pair * self.pairs
+        pair = sum(per[f] for f in tb.PAIR_TABLES) + 4 * tb.ROW_CLASSES / tb.ROW_FIRST
+        return int(item * self.items + user * self.users + page * self.pages + pair * self.pairs)
+
+
+def _doubled(rows: int, needed: int, bound: int) -> int:
+    """`rows` doubled until `needed` fit, but never above `bound` (slots that were freed serve again)."""
+    while rows < min(needed, bound):
+        rows = min(2 * rows, bound)
+    return rows
 
 
 class Memory:
@@ -59,29 +66,25 @@ class Memory:
 
     # -- room --------------------------------------------------------------------------------
 
-    def make_room(self, users: int, items: int, events: int) -> None:
+    def make_room(self, users: int = 0, items: int = 0, pages: int = 0, events: int = 0) -> None:
         """Grow, or let the least recently used go, so that this many more will fit."""
         bound = self.config
         while len(self.users) + users > bound.users:
-            self.forget_user(self.users.oldest())
+            self.drop_user(self.users.oldest())
         while len(self.items) + items > bound.items:
             self.expire_item()
         self._grow(users, items)
         t = self.tables
-        pages = 2 * events + users  # an event opens at most one page; a restore one in 16
         while t.clock[PAGES_FREE] < pages and len(t.page_older) < bound.pages:
             t = self.tables = tb.grow_pages(t, min(2 * len(t.page_older), bound.pages))
         while t.clock[PAGES_FREE] < pages and len(self.users) > 1:
-            self.forget_user(self.users.oldest())
+            self.drop_user(self.users.oldest())
         self._make_pair_room(events)
 
     def _grow(self, users: int, items: int) -> None:
         t, bound = self.tables, self.config
-        item_rows, user_rows = len(t.count), len(t.user_n)
-        while self.items.rows + items > item_rows:
-            item_rows = min(2 * item_rows, bound.items)
-        while self.users.rows + users > user_rows:
-            user_rows = min(2 * user_rows, bound.users)
+        item_rows = _doubled(len(t.count), self.items.rows + items, bound.items)
+        user_rows = _doubled(len(t.user_n), self.users.rows + users, bound.users)
         if item_rows > len(t.count):
             t = tb.grow_items(t, item_rows)
         if user_rows > len(t.user_n):
@@ -108,9 +111,13 @@ class Memory:
     def take_item(self, item_id: str) -> int:
         return self.items.take(item_id) if item_id else -1
 
-    def forget_user(self, user_id: str) -> None:
-        if user_id in self.users:
-            free_user(self.tables, self.users.give_up(user_id))
+    def drop_user(self, user_id: str) -> None:
+        """Hold the user no longer; the history is read again when the user returns."""
+        free_user(self.tables, self.users.give_up(user_id))
+
+    def erase_history(self, user_id: str) -> None:
+        """Go on holding the user, as one who did nothing yet."""
+        free_user(self.tables, self.users.take(user_id))
 
     def expire_item(self) -> None:
         """Forget the item that was used longest ago."""
@@ -121,7 +128,7 @@ class Memory:
     # -- catalogue ---------------------------------------------------------------------------
 
     def announce(self, item: Item) -> None:
-        self.make_room(0, 1, 0)
+        self.make_room(items=1)
         slot = self.take_item(item.item_id)
         know(self.tables, slot, 0)
         self.tables.hidden[slot] = item.stock is not None and item.stock <= 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from online.compiled import compiled
 from online.features import stream_time
 from online.pairs import WINDOW, add_pair, forget_item
 from online.tables import (
@@ -25,7 +25,7 @@ from online.tables import (
 HOT_DECAYS = (0, 1, 5)  # what ranks the hot lists after the first, which is ranked by count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def know(t: Tables, item: int, ts: int) -> None:
     """The item exists from now on."""
     if t.known[item] == 0:
@@ -35,12 +35,12 @@ def know(t: Tables, item: int, ts: int) -> None:
         t.clock[ITEMS_KNOWN] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _heat(t: Tables, item: int, h: int) -> float:
     return t.count[item] if h == 0 else t.decayed[item, HOT_DECAYS[h - 1]]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _warm(t: Tables, item: int, h: int) -> None:
     """Give the item its place in hot list `h`, sorted hottest first."""
     heat = _heat(t, item, h)
@@ -63,7 +63,7 @@ def _warm(t: Tables, item: int, h: int) -> None:
     t.hot_min[h] = _heat(t, t.hot[h, t.hot_n[h] - 1], h)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _decay(t: Tables, item: int, tick: int, ts: int) -> None:
     """Add one to each decayed count. They are kept as log2 in stream units, so that comparing two
     items needs no clock and nothing has to be decayed in between."""
@@ -73,8 +73,10 @@ def _decay(t: Tables, item: int, tick: int, ts: int) -> None:
         t.decayed[item, d] = high + math.log2(1.0 + 2.0 ** (low - high))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def observe(t: Tables, user: int, item: int, ts: int, before: np.ndarray, n: int, fresh: int) -> None:
+@compiled
+def observe(
+    t: Tables, user: int, item: int, ts: int, before: np.ndarray, n: int, fresh: int
+) -> None:
     """Count one event.
 
     before: slots of the user's items before it, newest first, `n` of them, the first `fresh` in
@@ -97,7 +99,7 @@ def observe(t: Tables, user: int, item: int, ts: int, before: np.ndarray, n: int
             add_pair(t, before[p], item, p + 1, p < fresh)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def expire(t: Tables, item: int) -> None:
     """Take everything that is known of an item away and give its slot a new generation."""
     forget_item(t, item)

@@ -9,8 +9,8 @@ matrix exists. The idea of keeping the heavy hitters: Metwally et al. (2005), "S
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from online.compiled import compiled
 from online.tables import (
     BACKWARD_LONG,
     DIRECT,
@@ -33,25 +33,25 @@ LONG_DECAY = np.float32(0.9)
 WINDOW = 20  # events of a user back
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _place(key: int) -> int:
     """Where the search for a neighbour starts (a multiplicative hash)."""
     return (key * 2654435761) & 0x7FFFFFFF
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def row_size(t: Tables, item: int) -> int:
     return ROW_FIRST << (2 * t.row_class[item])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _keep_free(t: Tables, size_class: int, start: int) -> None:
     if t.row_free_n[size_class] < t.row_free.shape[1]:
         t.row_free[size_class, t.row_free_n[size_class]] = start
         t.row_free_n[size_class] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _new_row(t: Tables, size_class: int) -> int:
     """First entry of an empty row of that class, or -1 when the arena is full."""
     size = ROW_FIRST << (2 * size_class)
@@ -74,7 +74,7 @@ def _new_row(t: Tables, size_class: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def free_row(t: Tables, item: int) -> None:
     """Give the item's row back, empty."""
     start = t.row_start[item]
@@ -87,12 +87,12 @@ def free_row(t: Tables, item: int) -> None:
     t.row_class[item] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _strength(t: Tables, entry: int) -> float:
     return t.pair_weight[entry, FORWARD_LONG] + t.pair_weight[entry, BACKWARD_LONG]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _search(t: Tables, start: int, size: int, key: int) -> int:
     """Entry of the neighbour; -1 - entry of a free one; or -2**40 when all its ways are taken."""
     at = _place(key)
@@ -106,7 +106,7 @@ def _search(t: Tables, start: int, size: int, key: int) -> int:
     return -1 - empty if empty >= 0 else -(1 << 40)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _grow_row(t: Tables, item: int) -> bool:
     if t.row_class[item] + 1 >= ROW_CLASSES:
         return False
@@ -129,7 +129,7 @@ def _grow_row(t: Tables, item: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _entry(t: Tables, item: int, neighbour: int) -> int:
     """The entry for a neighbour, made when there is none; -1 when the arena is full."""
     if t.row_start[item] < 0:
@@ -160,7 +160,7 @@ def _entry(t: Tables, item: int, neighbour: int) -> int:
     return entry
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def add_pair(t: Tables, before: int, after: int, gap: int, same_session: bool) -> None:
     """Count that a user went from `before` to `after`, `gap` events later (1 = directly)."""
     long = LONG_DECAY ** (gap - 1)
@@ -180,7 +180,7 @@ def add_pair(t: Tables, before: int, after: int, gap: int, same_session: bool) -
         t.pair_weight[entry, LATEST] = t.clock[TICK]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def forget_item(t: Tables, item: int) -> None:
     """Remove the item from its neighbours' rows, and give its row back."""
     start = t.row_start[item]
@@ -197,9 +197,9 @@ def forget_item(t: Tables, item: int) -> None:
     free_row(t, item)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def strongest(t: Tables, items: np.ndarray, n: int, to: int) -> int:
-    """Which of the user's items (position in `items`, newest first) speaks most for `to`; -1 none."""
+    """Position in `items` (newest first) of the item that speaks most for `to`; -1 none."""
     best, at = 0.0, -1
     for p in range(min(n, WINDOW)):
         start = t.row_start[items[p]]
@@ -213,7 +213,7 @@ def strongest(t: Tables, items: np.ndarray, n: int, to: int) -> int:
     return at
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def free_entries(t: Tables) -> int:
     """Entries that rows can still take: the arena's unused end, and what was freed."""
     free = len(t.pair_item) - t.clock[PAIRS_USED]

@@ -11,7 +11,7 @@ def choose(scores: np.ndarray, showable: np.ndarray, items: np.ndarray, k: int) 
     scores: (N,); showable: (N,) bool; items: (N,) slots. At most k rows, fewer when fewer may be
     shown.
 
-    >>> choose(np.array([.1, .9, .9]), np.array([True, True, True]), np.array([7, 9, 8]), 2).tolist()
+    >>> choose(np.array([0.1, 0.9, 0.9]), np.ones(3, bool), np.array([7, 9, 8]), 2).tolist()
     [2, 1]
     """
     allowed = np.flatnonzero(showable)

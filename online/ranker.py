@@ -4,8 +4,8 @@ Two learners compete on the same lists, a linear one (River's optimiser) and a s
 `online.contest` mixes them. Both minimise the softmax loss of the item that the user took against
 all others of its list, weighted by how near that item already was to the top: a list whose target
 lies at rank 300 teaches little about the first ten, and in shops most lists are of that kind. With
-weights 1 / (1 + (rank / 30)²) NDCG@10 rose by 15 % (MovieLens 100k) to 60 % (Online Retail) over the
-plain loss. The idea is that of truncated, position-aware losses (Burges 2010, "From RankNet to
+weights 1 / (1 + (rank / 30)²) NDCG@10 rose by 15 % (MovieLens 100k) to 60 % (Online Retail) over
+the plain loss. The idea is that of truncated, position-aware losses (Burges 2010, "From RankNet to
 LambdaRank to LambdaMART"; Cao et al. 2007, "ListNet").
 """
 

@@ -1,7 +1,7 @@
 """Why an item is in a slate: what actually moved its score, in words.
 
 The contribution of a candidate source is what the score loses when that source's features are set
-to what they are for an item it never heard of (an ablation, cf. "occlusion", Zeiler and Fergus 2014).
+to what they are for an item it never heard of (an ablation; Zeiler and Fergus 2014, "occlusion").
 """
 
 from __future__ import annotations

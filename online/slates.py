@@ -17,7 +17,7 @@ from online.reasons import contributions, did, sentence
 from online.slots import hash64
 from online.step import Recommendation
 
-Asked = tuple[str, int, str]  # user, event time in epoch ms, session or ""
+Asked = tuple[str, int, str]  # user (held or not), event time in epoch ms, session or ""
 AT_ONCE = 16  # lists that are scored together: bounds the work space
 _OWN = NAMES.index("own_count")
 
@@ -39,7 +39,7 @@ class SlateMaker:
 
     def _make(self, asked: list[Asked], k: int) -> list[tuple[Recommendation, ...]]:
         t, lists = self._memory.tables, self._lists
-        users = [self._user(user_id) for user_id, _, _ in asked]
+        users = [self._memory.users.get(user_id) for user_id, _, _ in asked]
         for n, (user, (_, ts, session)) in enumerate(zip(users, asked, strict=True)):
             hashed = np.uint64(hash64(session) if session else 0)
             add_list(
@@ -53,13 +53,6 @@ class SlateMaker:
                 users, asked, itertools.pairwise(start.tolist()), strict=True
             )
         ]
-
-    def _user(self, user_id: str) -> int:
-        """The user's slot; for one that is not held, a row of the tables without history."""
-        if user_id not in self._memory.users:
-            self._memory.make_room(1, 0, 1)
-            return self._memory.take_user(user_id)
-        return self._memory.users.get(user_id)
 
     def _explained(
         self, user: int, ts: int, cand: np.ndarray, raw: np.ndarray, scores: np.ndarray, k: int
@@ -100,4 +93,3 @@ class SlateMaker:
 
 def _parts(asked: list[Asked], size: int) -> list[list[Asked]]:
     return [asked[i : i + size] for i in range(0, len(asked), size)]
-

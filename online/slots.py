@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-GROWTH = 2
-
 
 class Slots:
     """Ids to slots 0 .. capacity - 1, remembering which were used last.
@@ -42,6 +40,13 @@ class Slots:
     def get(self, key: str) -> int:
         """The slot of an id, or -1. Does not count as use."""
         return self._slot.get(key, -1)
+
+    def touch(self, key: str) -> bool:
+        """Count a use; whether the id has a slot."""
+        held = key in self._slot
+        if held:
+            self._slot.move_to_end(key)
+        return held
 
     def take(self, key: str) -> int:
         """The slot of an id, a new one if it has none, and count the use. OverflowError if full."""

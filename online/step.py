@@ -82,4 +82,6 @@ class Step:
     rejects: list[Reject] = field(default_factory=list)  # go to dead letters
     duplicates: int = 0  # already in the history: dropped and counted
     metrics: list[Metric] = field(default_factory=list)
-    ranks: list[tuple[Delivery, float]] = field(default_factory=list)  # of each target; inf: unknown
+    ranks: list[tuple[Delivery, float]] = field(
+        default_factory=list
+    )  # of each target; inf: unknown

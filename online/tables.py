@@ -56,7 +56,7 @@ class Tables(NamedTuple):
     # pairs: rows of 8·4^c entries, set-associative
     pair_item: np.ndarray  # (P,) i4 neighbour's key, -1 empty
     pair_weight: np.ndarray  # (P, PAIR_FIELDS) f4
-    row_free: np.ndarray  # (ROW_CLASSES, F) i8 freed rows
+    row_free: np.ndarray  # (ROW_CLASSES, P // 8) i4 freed rows
     row_free_n: np.ndarray  # (ROW_CLASSES,) i8
     # per user: pages of history, newest page first through `page_older`
     user_page: np.ndarray  # (U,) i4 newest page, -1 none
@@ -102,7 +102,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         recent_n=np.zeros(items, np.int64),
         pair_item=np.full(pairs, -1, np.int32),
         pair_weight=np.zeros((pairs, PAIR_FIELDS), np.float32),
-        row_free=np.zeros((ROW_CLASSES, items), np.int64),
+        row_free=np.zeros((ROW_CLASSES, pairs // ROW_FIRST), np.int32),
         row_free_n=np.zeros(ROW_CLASSES, np.int64),
         user_page=np.full(users, -1, np.int32),
         user_n=np.zeros(users, np.int32),
@@ -145,8 +145,10 @@ def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
     return grown
 
 
-ITEM_TABLES = ("count", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_ts", "known",
-         "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n")  # fmt: skip
+ITEM_TABLES = (
+    "count", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_ts", "known",
+    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
+)  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
 USER_TABLES = ("user_page", "user_n", "user_seen")
 PAGE_TABLES = ("page_older", "page_item", "page_type", "page_ts", "page_event", "page_session")
@@ -157,15 +159,15 @@ def _grown(t: Tables, names: tuple[str, ...], rows: int) -> Tables:
 
 
 def grow_items(t: Tables, rows: int) -> Tables:
-    free = np.zeros((ROW_CLASSES, rows), np.int64)
-    free[:, : t.row_free.shape[1]] = t.row_free
     key = np.arange(rows, dtype=np.int32)
     key[: len(t.key)] = t.key
-    return _grown(t, ITEM_TABLES, rows)._replace(row_free=free, key=key)
+    return _grown(t, ITEM_TABLES, rows)._replace(key=key)
 
 
 def grow_pairs(t: Tables, rows: int) -> Tables:
-    return _grown(t, PAIR_TABLES, rows)
+    free = np.zeros((ROW_CLASSES, rows // ROW_FIRST), np.int32)
+    free[:, : t.row_free.shape[1]] = t.row_free
+    return _grown(t, PAIR_TABLES, rows)._replace(row_free=free)
 
 
 def grow_users(t: Tables, rows: int) -> Tables:

@@ -1,0 +1,36 @@
+"""How the core's inner loops are compiled, and where the machine code is kept.
+
+Numba looks only at the file of a function when it decides whether kept code is still good, but the
+code holds what was inlined from other files too. So the folder is named after all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_HERE = Path(__file__).parent
+_MARK = "\n@" + "compiled\n"
+
+
+def _digest() -> str:
+    total = hashlib.blake2b(digest_size=8)
+    for path in sorted(_HERE.glob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        if _MARK in source or path.name in ("tables.py", "compiled.py"):
+            total.update(source.encode())
+    return total.hexdigest()
+
+
+_kept = _HERE / "__pycache__"
+if os.access(_kept if _kept.exists() else _HERE, os.W_OK):
+    # Elsewhere (a read-only install) numba's own choice, the user's cache folder, is as good.
+    numba.config.CACHE_DIR = str(_kept / f"compiled-{_digest()}")
+
+# NumPy's rules for division (inf, no exception) save a branch for each; nogil lets the event loop
+# and the warehouse run meanwhile.
+compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -1,0 +1,174 @@
+"""Incremental equals batch; compiled equals plain; our metric equals a known library's."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
+
+from online.candidates import kth_largest
+from online.contest import Contest, ContestConfig, ndcg
+from online.engine import ROWS
+from online.features import FEATURES, NAMES, SOURCES, absent, source_of
+from online.listwise import gradient, ranks, softmax
+from online.observe import expire, observe
+from online.pairs import row_size
+from online.tables import (
+    DIRECT,
+    FORWARD_LONG,
+    SLOT_MASK,
+    TIME_HALF_LIVES,
+    new_tables,
+)
+
+
+def test_ndcg_equals_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        scores = rng.normal(size=(1, 40))
+        relevant = np.zeros((1, 40))
+        relevant[0, rng.integers(40)] = 1
+        rank = 1 + (scores[0] > scores[0, relevant[0].argmax()]).sum()
+        assert ndcg(np.array([rank]))[0] == pytest.approx(ndcg_score(relevant, scores, k=10))
+
+
+def test_ranks_count_ties_by_half_and_unproposed_targets_below_all() -> None:
+    scores = np.array([3, 2, 2, 1, 9, 9], np.float32)
+    start, proposed = np.array([0, 4, 6]), np.array([4, 1])
+    out = np.zeros(2)
+    ranks(scores, start, proposed, np.array([1, 5]), np.array([10, 7]), out)
+    assert out.tolist() == [2.5, 1 + 1 + 3.0]
+    ranks(scores, start, proposed, np.array([-1, 4]), np.array([10, 7]), out)
+    assert out.tolist() == [np.inf, 1.0]
+
+
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=200), st.data())
+@settings(max_examples=60, deadline=None)
+def test_kth_largest(values: list[float], choice: st.DataObject) -> None:
+    k = choice.draw(st.integers(1, len(values)))
+    array = np.array(values, np.float32)
+    assert kth_largest(array.copy(), len(array), k) == np.sort(array)[::-1][k - 1]
+
+
+def test_the_gradient_is_the_slope_of_the_weighted_softmax_loss() -> None:
+    rng = np.random.default_rng(1)
+    start, place = np.array([0, 5, 9]), np.array([2, 8])
+    weight = np.array([1.0, 0.25], np.float32)
+    s = rng.normal(size=9)
+
+    def loss(x: np.ndarray) -> float:
+        total = 0.0
+        for e in range(2):
+            part = x[start[e] : start[e + 1]]
+            total -= weight[e] * (x[place[e]] - np.log(np.exp(part).sum())) / 2
+        return float(total)
+
+    p, slope = np.zeros(9, np.float32), np.zeros(9, np.float32)
+    softmax(s.astype(np.float32), start, p)
+    gradient(p, start, place, weight, slope)
+    for r in range(9):
+        step = np.eye(9)[r] * 1e-4
+        assert slope[r] == pytest.approx((loss(s + step) - loss(s - step)) / 2e-4, abs=1e-4)
+
+
+def test_pairs_equal_a_dictionary_of_all_pairs_while_rows_have_room() -> None:
+    t = new_tables(64, 4, 8, 1 << 16)
+    rng = np.random.default_rng(2)
+    walks: dict[int, list[int]] = collections.defaultdict(list)
+    forward: dict[tuple[int, int], float] = collections.defaultdict(float)
+    direct: collections.Counter[tuple[int, int]] = collections.Counter()
+    for tick in range(3000):
+        user, item = int(rng.integers(4)), int(rng.integers(40))
+        before = walks[user][::-1][:20]
+        observe(t, user, item, tick * 1000, np.array(before + [0], np.int32), len(before), 0)
+        for p, b in enumerate(before):
+            if b != item:
+                forward[b, item] += 0.9**p
+                direct[b, item] += p == 0
+        walks[user].append(item)
+    for a in range(40):
+        first = t.row_start[a]
+        for entry in range(first, first + row_size(t, a)):
+            if t.pair_item[entry] >= 0:
+                b = int(t.pair_item[entry] & SLOT_MASK)
+                assert t.pair_weight[entry, FORWARD_LONG] == pytest.approx(forward[a, b], rel=1e-4)
+                assert t.pair_weight[entry, DIRECT] == direct[a, b]
+                forward.pop((a, b), None)
+    lost = sum(forward.values())
+    assert lost == 0.0
+
+
+def test_decayed_counts_equal_the_sum_over_all_events() -> None:
+    t = new_tables(4, 4, 8, 1 << 10)
+    times = [0, 1000, 5 * 3_600_000, 90_000_000, 50_000_000]  # the last one is late
+    for ts in times:
+        observe(t, 0, 1, ts, np.zeros(1, np.int32), 0, 0)
+    now = max(times)
+    for d, half in enumerate(TIME_HALF_LIVES):
+        exact = sum(2.0 ** ((ts - now) / half) for ts in times)
+        stored = 2.0 ** (t.decayed[1, 3 + d] - now / half)
+        assert stored == pytest.approx(exact, rel=1e-9)
+
+
+def test_hot_lists_equal_a_full_sort() -> None:
+    t = new_tables(512, 4, 8, 1 << 12)
+    rng = np.random.default_rng(3)
+    for tick in range(5000):
+        observe(t, 0, int(rng.zipf(1.4)) % 500, tick, np.zeros(1, np.int32), 0, 0)
+    best = np.sort(t.count)[::-1][:20]
+    assert t.count[t.hot[0, :20]].tolist() == best.tolist()
+
+
+def test_an_expired_item_leaves_its_neighbours() -> None:
+    t = new_tables(16, 4, 8, 1 << 10)
+    for n in range(60):
+        observe(t, 0, n % 3, n, np.array([(n - 1) % 3, 0], np.int32), 1, 0)
+    expire(t, 1)
+    for item in (0, 2):
+        first = t.row_start[item]
+        keys = t.pair_item[first : first + row_size(t, item)]
+        assert 1 not in [int(k & SLOT_MASK) for k in keys if k >= 0]
+    assert 1 not in t.hot[0, : t.hot_n[0]].tolist()
+
+
+def test_every_feature_belongs_to_a_source_or_to_the_users_context() -> None:
+    assert {source_of(name) for name in NAMES} == {*SOURCES, ""}
+    x = np.random.default_rng(0).random((3, FEATURES)).astype(np.float32) + 1
+    for source in SOURCES:
+        changed = (absent(source, x) != x).any(axis=0)
+        assert {source_of(NAMES[c]) for c in np.flatnonzero(changed)} == {source}
+
+
+class _Noise:
+    """A ranker that never learns anything."""
+
+    name = "noise"
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(9)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        return self._rng.normal(size=len(x)).astype(np.float32) * 3
+
+    def score(self, x: np.ndarray, first: int) -> np.ndarray:
+        return self.predict(x)
+
+    def learn(self, x: np.ndarray, slope: np.ndarray) -> None: ...
+
+
+def test_a_useless_ranker_in_the_contest_soon_has_no_say() -> None:
+    rows = 16 * ROWS
+    contest = Contest(ContestConfig(), rows, np.random.default_rng(0))
+    contest.rankers[1] = _Noise()  # type: ignore[call-overload]
+    rng = np.random.default_rng(4)
+    start = np.arange(0, 16 * 40 + 1, 40)
+    for _ in range(120):
+        raw = rng.random((16 * 40, FEATURES)).astype(np.float32) + 0.5
+        place = start[:-1] + raw[:, 0].reshape(16, 40).argmax(1)  # the first feature decides
+        contest.score(raw, start, 0)
+        contest.learn(raw, start, np.full(16, 40), place, np.zeros(16, np.int64))
+    assert contest.weights[0] > 0.99
