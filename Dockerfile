@@ -23,15 +23,17 @@ RUN /opt/freshrec/bin/pip install --no-deps -c constraints.txt .
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/freshrec /opt/freshrec
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/freshrec --create-home freshrec
-# numba keeps what it compiled in NUMBA_CACHE_DIR: the installed package is not ours to write
+# numba keeps machine code in NUMBA_CACHE_DIR: the installed package is not ours to write
 ENV PATH=/opt/freshrec/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    NUMBA_CACHE_DIR=/tmp/numba \
+    NUMBA_CACHE_DIR=/var/lib/freshrec/compiled \
     FRESHREC_STATE=/var/lib/freshrec/state
 USER 10001:10001
 WORKDIR /var/lib/freshrec
+# compiled now, so that workers start at once (another processor compiles again, for a minute)
+RUN ["python", "-c", "from online.core import Recommender; Recommender().warm_up()"]
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
+HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=4 \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8123/health', timeout=4)"]
 ENTRYPOINT ["freshrec"]
 CMD ["worker"]

@@ -6,6 +6,8 @@ sample to Kafka and reads SQL over HTTP.
 
 from __future__ import annotations
 
+import collections
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -215,17 +217,22 @@ class Demo:
     def invite(self, worker: DemoWorker) -> None:
         """Say what can be done while broker and worker stay up."""
         user = self._shoppers[0]
-        item = next(reversed(self._items))
-        now_ms = time.time_ns() // 1_000_000
-        event = (
-            f'{{"event_id":"try-1","type":"purchase","user_id":"{user}","item_id":"{item}",'
-            f'"ts":{now_ms}}}'
-        )
+        had = {event.item_id for event in self._events if event.user_id == user}
+        bought = collections.Counter(event.item_id for event in self._events)
+        item = next(item for item, _ in bought.most_common() if item not in had)
+        event = {
+            "event_id": f"try-{time.time_ns() // 1_000_000}",
+            "type": "purchase",
+            "user_id": user,
+            "item_id": item,
+            "ts": self._events[-1].ts + 60_000,  # the shop's clock, not ours
+        }
         self._say_lines(
             "Everything stays up until Ctrl-C. In another terminal:",
             f"freshrec recommend {user}",
-            f"echo '{event}' > try.jsonl && freshrec produce try.jsonl",
-            f"freshrec recommend {user}    # changed by that purchase",
+            f"echo '{json.dumps(event)}' > try.jsonl",
+            "freshrec produce try.jsonl",
+            f"freshrec recommend {user}    # changed by that purchase of {self._items[item].title}",
             f'curl {worker.running.http_url} --data "SELECT * FROM live_metrics FORMAT Pretty"',
         )
 
@@ -243,5 +250,4 @@ class Demo:
         self._console.print(f"\n{head}")
         for line in lines:  # unwrapped, so that they can be copied
             shown = line if line.startswith(("make", "curl", "echo")) else f".venv/bin/{line}"
-            shown = shown.replace("&& freshrec", "&& .venv/bin/freshrec")
             self._console.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
