@@ -6,7 +6,6 @@ byte for byte; only `events_per_second` and `peak_rss_mb` measure the machine.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import importlib.metadata
 import resource
@@ -32,7 +31,7 @@ class MemoryHistory:
     """
 
     def __init__(self, limit: int) -> None:
-        self._events: dict[str, collections.deque[tuple[str, int, int, PastEvent]]] = {}
+        self._events: dict[str, list[tuple[str, int, int, PastEvent]]] = {}
         self._limit = limit
 
     def append(self, accepted: Iterable[Delivery]) -> None:
@@ -40,9 +39,10 @@ class MemoryHistory:
             past = PastEvent(
                 event.event_id, event.type, event.item_id, event.ts, event.session_id or ""
             )
-            if event.user_id not in self._events:
-                self._events[event.user_id] = collections.deque(maxlen=self._limit)
-            self._events[event.user_id].append((topic, partition, offset, past))
+            kept = self._events.setdefault(event.user_id, [])
+            kept.append((topic, partition, offset, past))
+            if len(kept) >= 2 * self._limit:  # a deque of this length costs a new user 600 bytes
+                del kept[: -self._limit]
 
     def read(
         self, users: list[str], before: dict[tuple[str, int], int], limit: int
@@ -57,7 +57,7 @@ class MemoryHistory:
             ]
             past.sort(key=lambda event: event.ts)  # stable: ties stay in the order of arrival
             if past:
-                histories[user] = past[-limit:]
+                histories[user] = past[-min(limit, self._limit) :]
         return histories
 
 

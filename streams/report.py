@@ -149,12 +149,11 @@ def live_tables(report: dict[str, Any]) -> list[Table]:
     for name in ("", "seen by", "p50", "p99", "of"):
         fresh.add_column(name, justify="left" if name in ("", "seen by") else "right")
     for name, found in report["freshness_ms"].items():
-        for eye in ("sql", "worker", "client"):
+        for eye in (e for e in ("sql", "worker", "client") if e in found):
             seen = found[eye]
             high = seen.get("p99", seen.get("max"))
-            of = found["rows"] if eye == "sql" else seen["count"]
             shown = [("" if v is None else f"{v:,.0f}") for v in (seen["p50"], high)]
-            fresh.add_row(name.replace("_", " "), eye, *shown, f"{of:,}")
+            fresh.add_row(name.replace("_", " "), eye, *shown, f"{seen['count']:,}")
         fresh.add_section()
     fresh.caption = f"at {found['rate']} events/s; for the client: the highest instead of p99"
     return [rates_table(report, "live"), fresh]

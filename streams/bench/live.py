@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,18 +30,19 @@ from streams.bench.machine import BenchError, machine
 from streams.bench.offline import backtest_in_child
 from streams.logfile import EventLog, ItemFile, Reading
 from streams.producer import EventProducer, ItemProducer
-from streams.sql_client import SqlClient
+from streams.sql_client import SqlClient, SqlError
 from streams.topics import ensure_topics
 
 Say = Callable[[str, int, int], None]  # what is being done, how much of how many
 
-PROBE_EVERY_S = 0.5
+PROBE_EVERY_S = 0.2
+LOOK_EVERY_S = 0.01
 PROBE_WITHIN_S = 10.0
 
 _FRESHNESS = """
 SELECT count(), quantileExact(0.5)(written_ms - produced_ms),
        quantileExact(0.99)(written_ms - produced_ms)
-FROM slates WHERE produced_ms >= {since:Int64}
+FROM events WHERE produced_ms >= {since:Int64}
 """
 _SEEN = "SELECT count() FROM live_recommendations WHERE user_id = {user:String}"
 
@@ -188,8 +190,8 @@ class _Live:
 class Freshness:
     """Events at a steady rate, and how soon their rows are there, seen three ways.
 
-    `sql`: written_ms - produced_ms, of the rows; `worker`: until the insert had returned, by the
-    worker's clock; `client`: probes, until a client's SELECT shows the row.
+    `sql`: written_ms - produced_ms of the events' rows; `worker`: until the insert had returned, by
+    the worker's clock, of its newest rows; `client`: probes, until a client's SELECT shows a slate.
     """
 
     def __init__(self, plan: LivePlan, address: BrokerAddress, worker: BenchWorker) -> None:
@@ -203,77 +205,91 @@ class Freshness:
         wanted = int(self._plan.rate * self._plan.seconds)
         self._since_ms = time.time_ns() // 1_000_000
         sent = 0
-        with EventProducer(self._address) as producer:
+        with EventProducer(self._address) as producer, Prober(self._sql, producer) as prober:
             began = time.monotonic()
-            prober = _Prober(self._sql, producer)
             for event in itertools.islice(events, wanted):
-                due = began + sent / self._plan.rate
-                while (wait := due - time.monotonic()) > 0:
-                    prober.look(event)
-                    time.sleep(min(wait, 0.005))
+                prober.like = event
+                wait = began + sent / self._plan.rate - time.monotonic()
+                if wait > 0:
+                    time.sleep(wait)
                 producer.send(event)
                 sent += 1
                 if sent % 100 == 0:
                     say(sent, wanted)
-            prober.finish()
+            prober.stop()
             _refuse_lost(producer.flush())
         self._probes = prober.seen_after_ms
         return sent + prober.sent
 
     def report(self, health: dict[str, Any]) -> dict[str, Any]:
         rows, p50, p99 = self._sql.rows(_FRESHNESS, since=self._since_ms)[0]
+        newest = health["freshness_ms"]
         probes = sorted(self._probes)
-        return {
+        found = {
             "rate": self._plan.rate,
-            "rows": rows,
-            "sql": {"p50": p50, "p99": p99},
-            "worker": {k: health["freshness_ms"][k] for k in ("p50", "p99", "count")},
+            "sql": {"p50": p50, "p99": p99, "count": rows},
             "client": {
                 "p50": round(statistics.median(probes), 1) if probes else None,
                 "max": round(probes[-1], 1) if probes else None,
                 "count": len(probes),
             },
         }
+        if rows >= newest["count"]:  # otherwise the worker's newest rows are of the full speed too
+            found["worker"] = newest
+        return found
 
 
-class _Prober:
-    """Every half second: an event of a new user, looked for in SQL until its slate is there."""
+class Prober(threading.Thread):
+    """Sends events of new users, one at a time, and looks in SQL for each user's slate.
+
+    `seen_after_ms` holds the milliseconds from send to sight; a probe that was never seen ends
+    the thread and shows in `error`.
+    """
 
     def __init__(self, sql: SqlClient, producer: EventProducer) -> None:
-        self._sql, self._producer = sql, producer
-        self._next = time.monotonic() + PROBE_EVERY_S
-        self._sent_at: float | None = None
-        self._user = ""
+        super().__init__(name="prober", daemon=True)
         self.sent = 0
         self.seen_after_ms: list[float] = []
+        self.like: Event | None = None  # probes interact with the item of this event
+        self.error: str | None = None
+        self._sql, self._producer = sql, producer
+        self._stopped = threading.Event()
 
-    def look(self, like: Event) -> None:
-        """Take one look at the probe that is under way, or send one like `like` if it is time."""
-        now = time.monotonic()
-        if self._sent_at is None:
-            if now >= self._next:
-                self._send(like)
-            return
-        if int(self._sql.rows(_SEEN, user=self._user)[0][0]):
-            self.seen_after_ms.append((time.monotonic() - self._sent_at) * 1000)
-            self._sent_at, self._next = None, now + PROBE_EVERY_S
-        elif now - self._sent_at > PROBE_WITHIN_S:
-            raise BenchError(f"a probe's slate was not readable after {PROBE_WITHIN_S:.0f} s")
+    def __enter__(self) -> Prober:
+        self.start()
+        return self
 
-    def finish(self) -> None:
-        """Wait for the probe that is under way."""
-        while self._sent_at is not None:
-            self.look(Event(event_id="", type="view", user_id="", item_id="", ts=0))
-            time.sleep(0.005)
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
 
-    def _send(self, like: Event) -> None:
-        self.sent += 1
-        self._user = f"probe-{time.time_ns()}"
-        self._sent_at = time.monotonic()
+    def stop(self) -> None:
+        """Wait for the probe under way. Raises BenchError if one was never seen."""
+        self._stopped.set()
+        self.join(2 * PROBE_WITHIN_S)
+        if self.error:
+            raise BenchError(self.error)
+
+    def run(self) -> None:
+        try:
+            while not self._stopped.wait(PROBE_EVERY_S):
+                if self.like is not None:
+                    self._probe(self.like)
+        except (SqlError, BenchError) as e:
+            self.error = str(e)
+
+    def _probe(self, like: Event) -> None:
+        user = f"probe-{time.time_ns()}"
+        sent_at = time.monotonic()
         self._producer.send(
-            Event(event_id=self._user, type="view", user_id=self._user, item_id=like.item_id,
-                  ts=like.ts)
-        )  # fmt: skip
+            Event(event_id=user, type="view", user_id=user, item_id=like.item_id, ts=like.ts)
+        )
+        self.sent += 1
+        while time.monotonic() - sent_at < PROBE_WITHIN_S:
+            if int(self._sql.rows(_SEEN, user=user)[0][0]):
+                self.seen_after_ms.append((time.monotonic() - sent_at) * 1000)
+                return
+            time.sleep(LOOK_EVERY_S)
+        raise BenchError(f"a probe's slate was not readable after {PROBE_WITHIN_S:.0f} s")
 
 
 def _refuse_lost(delivered: Any) -> None:
