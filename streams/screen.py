@@ -120,7 +120,7 @@ class Screen:
         yield self._head(options.max_width)
         yield _measures(self.frame, options.max_width, ASCII_BARS if ascii_only else BARS)
         yield Rule(
-            "what shoppers are recommended (their events arrive now)",
+            Text("what shoppers are recommended, as their events arrive", "dim"),
             style="dim",
             characters="-" if ascii_only else "─",
         )
