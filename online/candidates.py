@@ -124,7 +124,7 @@ def _walk_pairs(t: Tables, s: Scratch, length: int) -> int:
         if start >= 0:
             n = _walk_row(
                 start, start + row_size(t, i), t.pair_item, t.pair_weight, t.rarity, t.key, s.at,
-                s.touched, s.sums, n, p, np.float32(1.0 / (t.count[i] + 2.0)), t.rarity[i],
+                s.touched, s.sums, n, p, np.float32(1.0 / (t.taken[i] + 2.0)), t.rarity[i],
             )  # fmt: skip
     return n
 
@@ -135,7 +135,7 @@ def _similar_users(t: Tables, s: Scratch, user: int, length: int) -> int:
     found = 0
     for p in range(min(length, WALK_ITEMS)):
         i = s.items[p]
-        w = np.float32(0.7**p / math.log2(3.0 + t.count[i]))
+        w = np.float32(0.7**p / math.log2(3.0 + t.taken[i]))
         for r in range(min(t.recent_n[i], RECENT)):
             v = t.recent[i, (t.recent_n[i] - 1 - r) % RECENT]
             if v == user or v < 0:

@@ -29,7 +29,7 @@ def _digest() -> str:
 _kept = _HERE / "__pycache__"
 if os.access(_kept if _kept.exists() else _HERE, os.W_OK):
     # Elsewhere (a read-only install) numba's own choice, the user's cache folder, is as good.
-    numba.config.CACHE_DIR = str(_kept / f"compiled-{_digest()}")
+    vars(numba.config)["CACHE_DIR"] = str(_kept / f"compiled-{_digest()}")
 
 # NumPy's rules for division (inf, no exception) save a branch for each; nogil lets the event loop
 # and the warehouse run meanwhile.

@@ -120,8 +120,13 @@ class Recommender:
                 step.rejects.append(Reject(d, f"invalid: {fault}"))
             else:
                 valid.append(d)
+        popular: list[float] = []
         for at in range(0, len(valid), PART):
-            self._learn(valid[at : at + PART], step)
+            popular += self._learn(valid[at : at + PART], step)
+        if step.ranks:
+            ranks = np.array([rank for _, rank in step.ranks])
+            ts = step.ranks[-1][0].event.ts
+            step.metrics = self._quality.update(ranks, np.array(popular), ts)
         self._make_slates(step)
         return step
 
@@ -147,9 +152,9 @@ class Recommender:
         interaction = event.type in INTERACTIONS
         return int(interaction) + 2 * int(interaction and event.type in self.config.targets)
 
-    def _learn(self, batch: list[Delivery], step: Step) -> None:
-        columns, at = self._columns(batch), 0
-        ranks, popular = [], []
+    def _learn(self, batch: list[Delivery], step: Step) -> list[float]:
+        """Score, then learn; the targets' ranks by popularity."""
+        columns, at, popular = self._columns(batch), 0, []
         while at < len(batch):
             first = self._lists
             at, self._lists = advance(
@@ -157,17 +162,13 @@ class Recommender:
                 self.config.exclude_seen, self.history_limit,
             )  # fmt: skip
             if self._lists > first:
-                rank = self._score(first)
-                ranks.append(rank)
-                popular.append(self._block.popular[first : self._lists].copy())
-                owners = self._block.owner[first : self._lists].tolist()
-                step.ranks.extend(zip((batch[e] for e in owners), rank.tolist(), strict=True))
+                owners = [batch[e] for e in self._block.owner[first : self._lists].tolist()]
+                step.ranks.extend(zip(owners, self._score(first).tolist(), strict=True))
+                popular += self._block.popular[first : self._lists].tolist()
             if self._lists == self.config.block:
                 self._end_block()
         self._sort_out(batch, columns, step)
-        if ranks:
-            ts = batch[-1].event.ts
-            step.metrics += self._quality.update(np.concatenate(ranks), np.concatenate(popular), ts)
+        return popular
 
     def _score(self, first: int) -> np.ndarray:
         block, n = self._block, self._lists

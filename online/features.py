@@ -142,7 +142,7 @@ def write(
     taste, trend = 0.0, 0.0
     m = min(length, 10)
     for p in range(m):
-        taste += math.log1p(t.count[s.items[p]]) / m
+        taste += math.log1p(t.taken[s.items[p]]) / m
         trend += _decayed(t, s.items[p], tick, ts, 1) / m
     for c in range(rows):
         j = cand[c]
@@ -171,7 +171,7 @@ def _write_counts(
 ) -> None:
     """The columns under a logarithm that differ by item; each at least a small positive number."""
     sums = s.sums
-    pop = t.count[j]
+    pop = t.taken[j]
     damp = pop**-0.3 if pop > 0.0 else 1.0
     row[0] = 1.0 + sums[a, COVISIT]
     row[1] = 1.0 + 4.0 * sums[a, SHORT]
@@ -199,20 +199,32 @@ def _write_counts(
     row[25] = 1.0 + max(ts - s.ts[s.own_gap[j] - 1], 0) / 1000.0 if own > 0 else 1.0
 
 
-def absent(source: str, x: np.ndarray) -> np.ndarray:
-    """The rows of x as they would be, had `source` never heard of the item (before logarithms)."""
-    without = x.copy()
-    for column, name in enumerate(NAMES):
-        if source_of(name) != source:
-            continue
-        without[:, column] = _ABSENT.get(name, 1.0 if column < LOGS else 0.0)
-        if name.startswith("trend_"):
-            without[:, column] = FLOOR
-    return without
-
-
 _ABSENT = {
     "covisit_conditional": 0.003, "cosine": 0.01, "transition": 0.003, "transition_second": 0.003,
     "best_conditional": 0.003, "same_session": 0.003, "covisit_symmetric_damped": 0.03,
     "covisit_damped": 0.03, "events_since_last": 1e6, "seconds_since_last": 1e9, "pair_age": 1e6,
 }  # fmt: skip
+
+
+def _nothing(source: str) -> np.ndarray:
+    """(FEATURES,) what the columns of a source hold for an item that it does not know, else nan."""
+    row = np.full(FEATURES, np.nan, np.float32)
+    for column, name in enumerate(NAMES):
+        if source_of(name) == source:
+            row[column] = _ABSENT.get(name, 1.0 if column < LOGS else 0.0)
+            if name.startswith("trend_"):
+                row[column] = FLOOR
+    return row
+
+
+_NOTHING = np.stack([_nothing(source) for source in SOURCES])
+
+
+def ablated(x: np.ndarray) -> np.ndarray:
+    """Rows x (N, FEATURES), before logarithms, as if each source in turn had not known the item.
+
+    Shape (N, 1 + len(SOURCES), FEATURES): first the row as it is, then without each source.
+    """
+    out = np.repeat(x[:, None], 1 + len(SOURCES), axis=1)
+    np.copyto(out[:, 1:], _NOTHING, where=~np.isnan(_NOTHING))
+    return out

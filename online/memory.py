@@ -49,7 +49,7 @@ class MemoryConfig:
 
 
 def _doubled(rows: int, needed: int, bound: int) -> int:
-    """`rows` doubled until `needed` fit, but never above `bound` (slots that were freed serve again)."""
+    """`rows` doubled until `needed` fit, never above `bound`: slots that were freed serve again."""
     while rows < min(needed, bound):
         rows = min(2 * rows, bound)
     return rows
@@ -83,9 +83,9 @@ class Memory:
 
     def _grow(self, users: int, items: int) -> None:
         t, bound = self.tables, self.config
-        item_rows = _doubled(len(t.count), self.items.rows + items, bound.items)
+        item_rows = _doubled(len(t.taken), self.items.rows + items, bound.items)
         user_rows = _doubled(len(t.user_n), self.users.rows + users, bound.users)
-        if item_rows > len(t.count):
+        if item_rows > len(t.taken):
             t = tb.grow_items(t, item_rows)
         if user_rows > len(t.user_n):
             t = tb.grow_users(t, user_rows)

@@ -37,7 +37,7 @@ def know(t: Tables, item: int, ts: int) -> None:
 
 @compiled
 def _heat(t: Tables, item: int, h: int) -> float:
-    return t.count[item] if h == 0 else t.decayed[item, HOT_DECAYS[h - 1]]
+    return t.taken[item] if h == 0 else t.decayed[item, HOT_DECAYS[h - 1]]
 
 
 @compiled
@@ -86,8 +86,8 @@ def observe(
     t.clock[TICK] += 1
     tick = t.clock[TICK]
     _decay(t, item, tick, ts)
-    t.count[item] += 1.0
-    t.rarity[item] = 1.0 / math.sqrt(t.count[item] + 2.0)
+    t.taken[item] += 1.0
+    t.rarity[item] = 1.0 / math.sqrt(t.taken[item] + 2.0)
     t.last_tick[item] = tick
     t.last_ts[item] = max(ts, t.last_ts[item])
     for h in range(HOT_LISTS):
@@ -115,7 +115,7 @@ def expire(t: Tables, item: int) -> None:
         t.clock[ITEMS_KNOWN] -= 1
     generation = ((t.key[item] >> SLOT_BITS) + 1) % GENERATIONS
     t.key[item] = (generation << SLOT_BITS) | (item & SLOT_MASK)
-    t.count[item] = 0.0
+    t.taken[item] = 0.0
     t.rarity[item] = math.sqrt(0.5)
     t.decayed[item, :] = -1e300
     t.last_tick[item] = 0

@@ -198,19 +198,24 @@ def forget_item(t: Tables, item: int) -> None:
 
 
 @compiled
-def strongest(t: Tables, items: np.ndarray, n: int, to: int) -> int:
-    """Position in `items` (newest first) of the item that speaks most for `to`; -1 none."""
-    best, at = 0.0, -1
-    for p in range(min(n, WINDOW)):
-        start = t.row_start[items[p]]
-        if start < 0 or items[p] == to:
-            continue
-        entry = _search(t, start, row_size(t, items[p]), t.key[to])
-        if entry >= 0:
-            weight = 0.9**p * _strength(t, entry) * t.rarity[items[p]]
-            if weight > best:
-                best, at = weight, p
-    return at
+def strongest(t: Tables, items: np.ndarray, n: int, to: np.ndarray, out: np.ndarray) -> None:
+    """For each slot in `to`: the position in `items[:n]` of what speaks most for it, or -1.
+
+    items: (≥ n,) the user's items, newest first; to, out: (K,).
+    """
+    for k in range(len(to)):
+        best = 0.0
+        out[k] = -1
+        for p in range(min(n, WINDOW)):
+            start = t.row_start[items[p]]
+            if start < 0 or items[p] == to[k]:
+                continue
+            entry = _search(t, start, row_size(t, items[p]), t.key[to[k]])
+            if entry >= 0:
+                weight = 0.9**p * _strength(t, entry) * t.rarity[items[p]]
+                if weight > best:
+                    best = weight
+                    out[k] = p
 
 
 @compiled

@@ -12,7 +12,7 @@ LambdaRank to LambdaMART"; Cao et al. 2007, "ListNet").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -94,7 +94,7 @@ class LinearRanker:
 
     def __init__(self, config: RankerConfig) -> None:
         self._optimizer = optim.AdaGrad(config.linear_rate)
-        self._weights = dict.fromkeys(NAMES, 0.0)
+        self._weights: Any = dict.fromkeys(NAMES, 0.0)
         for name in NAMES[LOGS : LOGS + SHARES]:
             self._weights[name] = config.prior
         self._vector = self._as_vector()
@@ -109,7 +109,7 @@ class LinearRanker:
         return self.predict(x)
 
     def learn(self, x: Array, slope: Array) -> None:
-        gradient = dict(zip(NAMES, (slope @ x).tolist(), strict=True))
+        gradient: Any = dict(zip(NAMES, (slope @ x).tolist(), strict=True))
         self._weights = self._optimizer.step(self._weights, gradient)
         self._vector = self._as_vector()
 

@@ -1,34 +1,14 @@
 """Why an item is in a slate: what actually moved its score, in words.
 
-The contribution of a candidate source is what the score loses when that source's features are set
-to what they are for an item it never heard of (an ablation; Zeiler and Fergus 2014, "occlusion").
+`online.slates` measures what each candidate source contributed; here the largest one becomes words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-
 from online.events import EVENT_TYPES
-from online.features import SOURCES, absent
 
 _DID = {"view": "viewed", "click": "clicked", "cart": "put into the cart", "purchase": "bought",
         "rating": "rated"}  # fmt: skip
-
-
-def contributions(raw: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What each source adds to each row's score: (N, len(SOURCES)).
-
-    raw: (N, FEATURES) rows before logarithms; score: scores (M,) of raw rows (M, FEATURES).
-    """
-    n = len(raw)
-    rows = np.concatenate([raw, *(absent(source, raw) for source in SOURCES)])
-    scores = score(rows)
-    with_all = scores[:n, None]
-    without = scores[n:].reshape(len(SOURCES), n).T
-    difference: np.ndarray = with_all - without
-    return difference
 
 
 def did(kind: int) -> str:

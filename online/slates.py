@@ -1,4 +1,9 @@
-"""Slates: lists for users as they are now, scored, chosen, and explained."""
+"""Slates: lists for users as they are now, scored, chosen, and explained.
+
+The reason for an item is the candidate source that contributed most to its score: what the score
+loses when the features of that source are set to what they are for an item that it never heard of
+(an ablation; cf. Zeiler and Fergus 2014, "occlusion").
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,12 @@ import numpy as np
 
 from online.contest import Contest
 from online.engine import add_list, new_lists
-from online.features import NAMES, SOURCES
+from online.features import FEATURES, NAMES, SOURCES, ablated
 from online.history import newest
 from online.memory import Memory
-from online.pairs import strongest
+from online.pairs import WINDOW, strongest
 from online.policy import choose
-from online.reasons import contributions, did, sentence
+from online.reasons import did, sentence
 from online.slots import hash64
 from online.step import Recommendation
 
@@ -31,65 +36,84 @@ class SlateMaker:
         self._lists = new_lists(AT_ONCE)
 
     def make(self, asked: list[Asked], k: int | None = None) -> list[tuple[Recommendation, ...]]:
-        """One slate for each of the asked, in order."""
+        """One slate of at most k for each of the asked, in order."""
         found = []
-        for part in _parts(asked, AT_ONCE):
-            found.extend(self._make(part, k or self._k))
+        for at in range(0, len(asked), AT_ONCE):
+            found += self._make(asked[at : at + AT_ONCE], k or self._k)
         return found
 
     def _make(self, asked: list[Asked], k: int) -> list[tuple[Recommendation, ...]]:
-        t, lists = self._memory.tables, self._lists
         users = [self._memory.users.get(user_id) for user_id, _, _ in asked]
+        start, scores = self._score(users, asked)
+        shown = self._memory.tables
+        rows = []  # of each slate, best first
+        for (_, ts, _), (lo, hi) in zip(asked, itertools.pairwise(start.tolist()), strict=True):
+            cand = self._lists.cand[lo:hi]
+            showable = (shown.hidden[cand] == 0) & (shown.available[cand] <= ts)
+            rows.append(lo + choose(scores[lo:hi], showable, cand, k))
+        chosen = np.concatenate(rows)
+        shown.shown[self._lists.cand[chosen]] = 1
+        sources = iter(self._contributions(chosen).argmax(axis=1).tolist())
+        return [
+            self._explained(user, r, np.exp(scores[r]), list(itertools.islice(sources, len(r))))
+            for user, r in zip(users, rows, strict=True)
+        ]
+
+    def _score(self, users: list[int], asked: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds (L + 1,) and scores (N,) of the users' lists, which lie in `self._lists`."""
+        memory, lists = self._memory, self._lists
         for n, (user, (_, ts, session)) in enumerate(zip(users, asked, strict=True)):
             hashed = np.uint64(hash64(session) if session else 0)
             add_list(
-                t, self._memory.scratch, lists, n, user, ts, hashed, -1, self._exclude_seen, n
+                memory.tables, memory.scratch, lists, n, user, ts, hashed, -1,
+                self._exclude_seen, n,
             )  # fmt: skip
-        start = lists.start[: len(asked) + 1]
-        scores = self._contest.predict(lists.x[: start[-1]], start)
-        return [
-            self._explained(user, ts, lists.cand[lo:hi], lists.x[lo:hi], scores[lo:hi], k)
-            for user, (_, ts, _), (lo, hi) in zip(
-                users, asked, itertools.pairwise(start.tolist()), strict=True
-            )
-        ]
+        start = lists.start[: len(users) + 1]
+        return start, self._contest.predict(lists.x[: start[-1]], start)
+
+    def _contributions(self, rows: np.ndarray) -> np.ndarray:
+        """What each source adds to the score of each row: (R, len(SOURCES))."""
+        each = 1 + len(SOURCES)
+        x = ablated(self._lists.x[rows]).reshape(-1, FEATURES)
+        scores = self._contest.predict(x, np.array([0, len(x)], np.int64)).reshape(-1, each)
+        difference: np.ndarray = scores[:, :1] - scores[:, 1:]
+        return difference
 
     def _explained(
-        self, user: int, ts: int, cand: np.ndarray, raw: np.ndarray, scores: np.ndarray, k: int
+        self, user: int, rows: np.ndarray, scores: np.ndarray, sources: list[int]
     ) -> tuple[Recommendation, ...]:
-        t = self._memory.tables
-        showable = (t.hidden[cand] == 0) & (t.available[cand] <= ts)
-        rows = choose(scores, showable, cand, k)
-        if len(rows) == 0:
-            return ()
-        t.shown[cand[rows]] = 1
-        start = np.array([0, len(rows) * (len(SOURCES) + 1)], np.int64)
-        shares = contributions(raw[rows], lambda x: self._contest.predict(x, start))
-        best = shares.argmax(axis=1)
-        s = self._memory.scratch
-        length = newest(t, user, s.items, s.kinds, s.ts, s.sessions)
-        probability = np.exp(scores[rows])
-        return tuple(
-            self._recommendation(int(cand[row]), SOURCES[source], float(p), raw[row], length)
-            for row, source, p in zip(rows.tolist(), best.tolist(), probability, strict=True)
-        )
-
-    def _recommendation(
-        self, item: int, source: str, score: float, raw: np.ndarray, length: int
-    ) -> Recommendation:
         memory, s = self._memory, self._memory.scratch
-        item_id = memory.items.ids[item]
-        at = strongest(memory.tables, s.items, length, item)
-        reason = sentence(
-            source,
-            anchor=memory.title(memory.items.ids[s.items[at]]) if at >= 0 else "",
-            verb=did(int(s.kinds[at])) if at >= 0 else "",
-            count=int(memory.tables.count[item]),
-            own=round(float(raw[_OWN])) - 1,
-            category=memory.category(item_id),
+        items = self._lists.cand[rows]
+        had = [a[:WINDOW] for a in (s.items, s.kinds, s.ts, s.sessions)]
+        length = newest(memory.tables, user, *had)
+        anchors = np.zeros(len(items), np.int64)
+        strongest(memory.tables, s.items, length, items, anchors)
+        own = self._lists.x[rows, _OWN]
+        return tuple(
+            Recommendation(
+                memory.items.ids[item],
+                score,
+                self._reason(SOURCES[source], item, anchor, round(count) - 1),
+                SOURCES[source],
+                1.0,
+            )
+            for item, score, source, anchor, count in zip(
+                items.tolist(),
+                scores.tolist(),
+                sources,
+                anchors.tolist(),
+                own.tolist(),
+                strict=True,
+            )
         )
-        return Recommendation(item_id, score, reason, source, 1.0)
 
-
-def _parts(asked: list[Asked], size: int) -> list[list[Asked]]:
-    return [asked[i : i + size] for i in range(0, len(asked), size)]
+    def _reason(self, source: str, item: int, anchor: int, own: int) -> str:
+        memory, s = self._memory, self._memory.scratch
+        return sentence(
+            source,
+            anchor=memory.title(memory.items.ids[s.items[anchor]]) if anchor >= 0 else "",
+            verb=did(int(s.kinds[anchor])) if anchor >= 0 else "",
+            count=int(memory.tables.taken[item]),
+            own=own,
+            category=memory.category(memory.items.ids[item]),
+        )

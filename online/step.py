@@ -64,7 +64,8 @@ class Reject(NamedTuple):
     reason: str  # starts with a code: "invalid: …", "too_late: …"
 
 
-class Metric(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Metric:
     """One measurement, at an event time. Rows of the table `metrics`."""
 
     name: str  # "hr@10", "ndcg@10", "mrr@10", "popularity_hr@10", …

@@ -38,7 +38,7 @@ class Tables(NamedTuple):
 
     # per item
     key: np.ndarray  # (I,) i4 slot with its generation
-    count: np.ndarray  # (I,) f8 events
+    taken: np.ndarray  # (I,) f8 events
     rarity: np.ndarray  # (I,) f4 1 / sqrt(count + 2)
     decayed: np.ndarray  # (I, DECAYS) f8 log2 of exponentially decayed counts, in stream units
     last_tick: np.ndarray  # (I,) i8
@@ -85,7 +85,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
     """Empty tables with room for that many rows each."""
     return Tables(
         key=np.arange(items, dtype=np.int32),
-        count=np.zeros(items),
+        taken=np.zeros(items),
         rarity=np.full(items, 0.5**0.5, np.float32),
         decayed=np.full((items, DECAYS), -1e300),
         last_tick=np.zeros(items, np.int64),
@@ -146,7 +146,7 @@ def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
 
 
 ITEM_TABLES = (
-    "count", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_ts", "known",
+    "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_ts", "known",
     "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")

@@ -194,7 +194,7 @@ def test_reasons_name_the_title_of_an_item_that_the_user_had() -> None:
 def test_memory_is_bounded_and_slots_that_changed_hands_leave_no_trace() -> None:
     core = Recommender(RecommenderConfig(memory=SMALL))
     rng = np.random.default_rng(5)
-    for b in range(60):
+    for b in range(30):
         batch = []
         for k in range(500):
             n = b * 500 + k

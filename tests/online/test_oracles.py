@@ -13,7 +13,7 @@ from sklearn.metrics import ndcg_score
 from online.candidates import kth_largest
 from online.contest import Contest, ContestConfig, ndcg
 from online.engine import ROWS
-from online.features import FEATURES, NAMES, SOURCES, absent, source_of
+from online.features import FEATURES, NAMES, SOURCES, ablated, source_of
 from online.listwise import gradient, ranks, softmax
 from online.observe import expire, observe
 from online.pairs import row_size
@@ -119,8 +119,8 @@ def test_hot_lists_equal_a_full_sort() -> None:
     rng = np.random.default_rng(3)
     for tick in range(5000):
         observe(t, 0, int(rng.zipf(1.4)) % 500, tick, np.zeros(1, np.int32), 0, 0)
-    best = np.sort(t.count)[::-1][:20]
-    assert t.count[t.hot[0, :20]].tolist() == best.tolist()
+    best = np.sort(t.taken)[::-1][:20]
+    assert t.taken[t.hot[0, :20]].tolist() == best.tolist()
 
 
 def test_an_expired_item_leaves_its_neighbours() -> None:
@@ -138,8 +138,10 @@ def test_an_expired_item_leaves_its_neighbours() -> None:
 def test_every_feature_belongs_to_a_source_or_to_the_users_context() -> None:
     assert {source_of(name) for name in NAMES} == {*SOURCES, ""}
     x = np.random.default_rng(0).random((3, FEATURES)).astype(np.float32) + 1
-    for source in SOURCES:
-        changed = (absent(source, x) != x).any(axis=0)
+    rows = ablated(x)
+    assert (rows[:, 0] == x).all()
+    for n, source in enumerate(SOURCES, start=1):
+        changed = (rows[:, n] != x).any(axis=0)
         assert {source_of(NAMES[c]) for c in np.flatnonzero(changed)} == {source}
 
 
