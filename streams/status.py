@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from infra.address import BrokerAddress
 from infra.settings import Settings
-from streams.learning import Learned
+
+if TYPE_CHECKING:  # at run time it would bring the whole model into every small command
+    from streams.learning import Learned
 
 FRESHNESS_OF = 10_000  # newest rows whose freshness is kept
 RATE_OVER_S = 5.0

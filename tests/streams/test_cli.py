@@ -54,6 +54,17 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
         assert f" {command} " in answer.stdout
 
 
+def test_reading_does_not_load_the_model() -> None:
+    program = (
+        "import sys, streams.reader;"
+        "print([m for m in ('numba', 'river', 'torch', 'chdb', 'pyarrow') if m in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert answer.stdout.strip() == "[]", answer.stderr
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, "bench live", "bench backtest", "bench soak"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command.split(), "--help"]) == 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +40,7 @@ def records(address: BrokerAddress, topic: str, count: int) -> list[Any]:
     """At least `count` records of a topic, as an independent client reads them."""
     consumer = KafkaConsumer(
         topic, bootstrap_servers=list(address.servers), auto_offset_reset="earliest",
-        group_id=None, fetch_max_wait_ms=20,
+        group_id=None, fetch_max_wait_ms=20, metadata_max_age_ms=500,
     )  # fmt: skip
     found: list[Any] = []
     try:
@@ -129,6 +132,18 @@ def test_a_faulty_log_sends_nothing(
     assert "column 'ts', row 2001" in capsys.readouterr().err
     assert cli.main(["produce", "--event", CLICK]) == 0
     assert len(records(address, "events", 1)) == 1
+
+
+def test_ctrl_c_counts_what_was_delivered_and_ends_quietly(
+    outside: Path, address: BrokerAddress
+) -> None:
+    command = [sys.executable, "-m", "streams.cli", "produce", str(sample.EVENTS), "--speed", "50"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert len(records(address, "events", 20)) >= 20
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "delivered to topic events" in told and "Traceback" not in told
 
 
 def test_without_a_broker(
