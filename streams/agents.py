@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import faust
@@ -31,8 +31,6 @@ LOOK_S = 2.0
 COMMIT_S = 3.0
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
-Process = Callable[[list[Message], Callable[[], None]], Awaitable[None]]
-
 
 class Intake:
     """Takes batches of Faust events into the pipeline while this worker owns their partitions."""
@@ -47,13 +45,13 @@ class Intake:
         self._bounds: dict[Any, tuple[int, int]] = {}  # first and next offset, when last asked
         self._generation = 0  # how often partitions came: tells a stale batch
 
-    async def take(self, events: Sequence[Any], process: Process) -> None:
+    async def take(self, events: Sequence[Any]) -> None:
         """One batch of `noack_take`. Never raises: an agent that raises would hang the app."""
         try:
             async with self._lock:
                 fresh = self._fresh(events)
                 if fresh:
-                    await self._process(fresh, process)
+                    await self._hand_on(fresh)
         except Exception as error:
             self._pipeline.fail(error)
 
@@ -119,7 +117,7 @@ class Intake:
             and e.message.offset >= done.get((e.message.topic, e.message.partition), 0)
         ]
 
-    async def _process(self, events: list[Any], process: Process) -> None:
+    async def _hand_on(self, events: list[Any]) -> None:
         generation = self._generation
         messages = [_message(e.message) for e in events]
 
@@ -129,7 +127,7 @@ class Intake:
 
         self._status.took(len(messages))
         self._status.spent("arrive", time.time() - messages[0].produced_ms / 1000)
-        await process(messages, acknowledge)
+        await self._pipeline.take(messages, acknowledge)
         if generation == self._generation:
             for m in messages:
                 self._done[m.topic, m.partition] = m.offset + 1
@@ -145,12 +143,12 @@ def add_agents(app: faust.App, settings: Settings, pipeline: Pipeline, status: S
     @app.agent(events, name="learn")
     async def learn(stream: Any) -> None:
         async for batch in stream.noack_take(settings.batch, within=within):
-            await intake.take(batch, pipeline.learn)
+            await intake.take(batch)
 
     @app.agent(items, name="announce")
     async def announce(stream: Any) -> None:
         async for batch in stream.noack_take(settings.batch, within=within):
-            await intake.take(batch, pipeline.announce)
+            await intake.take(batch)
 
     async def revoked(*_: Any, **__: Any) -> None:
         await intake.hand_over()

@@ -1,11 +1,11 @@
 """The one path from raw messages to rows: learn in one thread, write in another, bounded.
 
-    messages ──learn (thread 1)──► queue of 2 ──write (thread 2)──► acknowledge
+    messages ─► inbox ─learn (thread 1)─► queue of 2 ─write (thread 2)─► acknowledge
 
-While batch n is being written, batch n+1 is learned. The journal and the newest slates are
-written at once, whatever else there is a little later and together: each insert has its price,
-and people wait for the first only. When the warehouse is away, writing is
-tried again until it works; the queue fills, `learn` waits, and Kafka keeps what comes.
+While batch n is being written, batch n+1 is learned and batch n+2 grows. The journal and the
+newest slates are written at once, whatever else there is a little later and together: each insert
+has its price, and people wait for the first only. When the warehouse is away, writing is tried
+again until it works; the queues fill, `take` waits, and Kafka keeps what comes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import TypeVar
 from infra.log import get_log
 from infra.rows import BatchId
 from infra.warehouse_types import WarehouseError
+from streams.inbox import Inbox
 from streams.learning import Learned, Learner, Message, Poisoned
 from streams.producer import DeliveryFailed
 from streams.status import Status
-from streams.topics import BrokerUnreachable
+from streams.topics import ITEMS, BrokerUnreachable
 from streams.writing import LATER, SOON, Group, Work, Writer
 
 log = get_log("pipeline")
@@ -43,53 +44,57 @@ class Pipeline:
     """
 
     def __init__(
-        self, learner: Learner, writer: Writer, status: Status, broker_id: str, last_batch: int = 0
+        self,
+        learner: Learner,
+        writer: Writer,
+        status: Status,
+        broker_id: str,
+        batch: int = 512,
+        last_batch: int = 0,
     ) -> None:
         self._learner = learner
         self._writer = writer
         self._status = status
         self._broker_id = broker_id
         self._last_batch = last_batch
+        self._inbox = Inbox(batch)
+        self._unwritten = 0  # calls of `take` whose messages are not written yet
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._queue: asyncio.Queue[Work] = asyncio.Queue(WAITING)
         self._learning = ThreadPoolExecutor(1, "learn")
         self._writing = ThreadPoolExecutor(1, "write")
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._write_all(), name="write")
+        self._tasks = [
+            asyncio.create_task(self._learn_all(), name="learn"),
+            asyncio.create_task(self._write_all(), name="write"),
+        ]
 
-    async def learn(self, messages: list[Message], written: Callable[[], None]) -> None:
-        """Learn one batch of events; returns when it is queued to be written.
+    async def take(self, messages: list[Message], written: Callable[[], None]) -> None:
+        """Take messages of one topic (in order, not more than a batch); waits while busy.
 
-        `written()` is called on the event loop when all its rows are in the warehouse.
+        `written()` is called on the event loop when all their rows are in the warehouse.
         """
-        try:
-            learned = await self._persist(
-                "learn", lambda: self._learner.learn(messages, _now_ms()), self._learning
-            )
-        except Poisoned as poisoned:
-            learned = await self._rescue(poisoned)
-        await self._enqueue(learned, written)
-
-    async def announce(self, messages: list[Message], written: Callable[[], None]) -> None:
-        """Apply one batch of items to the catalogue; returns when it is queued to be written."""
-        learned = await self._in(self._learning, lambda: self._learner.announce(messages))
-        await self._enqueue(learned, written)
+        self._unwritten += 1
+        self._idle.clear()
+        await self._inbox.put(messages, written)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until everything learned is written; False when time ran out first."""
+        """Wait until everything taken is written; False when time ran out first."""
         try:
-            await asyncio.wait_for(self._queue.join(), timeout_s)
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
             return False
         return True
 
     async def stop(self) -> None:
         """Stop writing at once; `drain` first. What is unwritten was not acknowledged."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._learning.shutdown(wait=False, cancel_futures=True)
         self._writing.shutdown(wait=False, cancel_futures=True)
 
@@ -99,18 +104,34 @@ class Pipeline:
             log.error("pipeline_failed", error=f"{type(error).__name__}: {error}")
             self.failed.set_result(error)
 
-    async def _rescue(self, poisoned: Poisoned) -> Learned:
-        """Find the culprits once everything before them is in the warehouse."""
-        await self._queue.join()
-        return await self._persist(
-            "rescue", lambda: self._learner.rescue(poisoned, _now_ms()), self._learning
-        )
+    async def _learn_all(self) -> None:
+        try:
+            while True:
+                taken = await self._inbox.get()
+                learned = await (
+                    self._announced(taken.messages)
+                    if taken.topic == ITEMS
+                    else self._learned(taken.messages)
+                )
+                # the journal's number: the time in microseconds, made to rise strictly
+                self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
+                batch = BatchId(self._broker_id, self._last_batch)
+                await self._queue.put(Work(learned, batch, taken.written))
+        except Exception as error:
+            self.fail(error)
 
-    async def _enqueue(self, learned: Learned, written: Callable[[], None]) -> None:
-        # the journal's number: the time in microseconds, made to rise strictly
-        self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
-        work = Work(learned, BatchId(self._broker_id, self._last_batch), written)
-        await self._queue.put(work)
+    async def _learned(self, messages: list[Message]) -> Learned:
+        learn = partial(self._learner.learn, messages)
+        try:
+            return await self._persist("learn", lambda: learn(_now_ms()), self._learning)
+        except Poisoned as poisoned:
+            await self._queue.join()  # find the culprits once all before them is written
+            rescue = partial(self._learner.rescue, poisoned)
+            return await self._persist("rescue", lambda: rescue(_now_ms()), self._learning)
+
+    async def _announced(self, messages: list[Message]) -> Learned:
+        announce = partial(self._learner.announce, messages)
+        return await self._persist("announce", announce, self._learning)
 
     async def _write_all(self) -> None:
         """Write what people wait for at once, the rest every LATER_S; acknowledge after both."""
@@ -132,13 +153,20 @@ class Pipeline:
                 if kept and time.monotonic() >= due:
                     await self._written(kept, LATER)
                     for work in kept:
-                        work.written()
-                        self._queue.task_done()
+                        self._acknowledge(work)
                     kept = []
         except Exception as error:
             self.fail(error)  # what is not done stays so: `drain` must not believe otherwise
         finally:
             incoming.cancel()
+
+    def _acknowledge(self, work: Work) -> None:
+        for written in work.written:
+            written()
+        self._queue.task_done()
+        self._unwritten -= len(work.written)
+        if not self._unwritten:
+            self._idle.set()
 
     def _queued(self) -> list[Work]:
         """What waited meanwhile goes along."""

@@ -126,7 +126,9 @@ class Worker:
         status.quality = lambda: learner.quality
         with self._producers() as (letters, slates):
             writer = Writer(warehouse, letters, slates)
-            pipeline = Pipeline(learner, writer, status, warehouse.broker_id, last_batch)
+            pipeline = Pipeline(
+                learner, writer, status, warehouse.broker_id, settings.batch, last_batch
+            )
             app = make_app(settings, self._address)
             intake = add_agents(app, settings, pipeline, status)
             status.detail = "joining the consumer group"

@@ -28,7 +28,7 @@ class Work:
 
     learned: Learned
     batch: BatchId
-    written: Callable[[], None]  # called when everything is written: acknowledges
+    written: list[Callable[[], None]]  # called when everything is written: they acknowledge
 
 
 @dataclass(slots=True)

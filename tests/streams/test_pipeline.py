@@ -61,11 +61,11 @@ class Flapping:
 class Run:
     """A started pipeline that counts what it acknowledges."""
 
-    def __init__(self, core: Recommender, warehouse: Any) -> None:
+    def __init__(self, core: Recommender, warehouse: Any, batch: int = 512) -> None:
         self.status = Status()
         self.acknowledged: list[int] = []
         learner = Learner(core, warehouse, 100_000)
-        self.pipeline = Pipeline(learner, Writer(warehouse), self.status, "broker-1")
+        self.pipeline = Pipeline(learner, Writer(warehouse), self.status, "broker-1", batch)
 
     async def __aenter__(self) -> Run:
         self.pipeline.start()
@@ -78,7 +78,7 @@ class Run:
         def written() -> None:
             self.acknowledged += [m.offset for m in batch]
 
-        await self.pipeline.learn(batch, written)
+        await self.pipeline.take(batch, written)
 
     async def drained(self) -> None:
         assert await self.pipeline.drain(20)
@@ -101,18 +101,24 @@ async def test_events_become_rows_and_are_acknowledged_in_order(warehouse: Wareh
 
 
 async def test_batches_are_journalled_as_they_were_learned(warehouse: Warehouse) -> None:
-    async with Run(Recommender(), warehouse) as run:
-        for first in (0, 3, 10):
-            last = {0: 3, 3: 10, 10: 12}[first]
-            await run.learn(messages([event(n) for n in range(first, last)], first))
+    core = Recording()
+    async with Run(core, warehouse) as run:
+        for first in range(0, 900, 30):
+            await run.learn(messages([event(n) for n in range(first, first + 30)], first))
         await run.drained()
     rows = warehouse.query(
-        "SELECT groupArray(batch_pos), count() FROM"
+        "SELECT groupArray(batch_pos), groupArray(event_id) FROM"
         " (SELECT * FROM events ORDER BY batch, batch_pos) GROUP BY batch ORDER BY batch"
     ).rows
-    assert [tuple(r) for r in rows] == [
-        ([0, 1, 2], 3), ([0, 1, 2, 3, 4, 5, 6], 7), ([0, 1], 2),
-    ]  # fmt: skip
+    assert [list(positions) for positions, _ in rows] == [
+        list(range(len(batch))) for batch in core.batches
+    ]
+    assert [list(found) for _, found in rows] == [
+        [e.event_id for e in batch] for batch in core.batches
+    ]
+    # while one batch is learned the next one grows, up to the limit
+    assert 1 < max(len(batch) for batch in core.batches) <= 512
+    assert len(core.batches) < 30
 
 
 async def test_duplicates_are_dropped_and_acknowledged(warehouse: Warehouse) -> None:
@@ -160,7 +166,7 @@ async def test_a_warehouse_that_is_away_pauses_and_loses_nothing(
     monkeypatch.setattr(pipeline_module, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(pipeline_module, "LONGEST_PAUSE_S", 0.02)
     flapping = Flapping(warehouse, away=10**9)
-    async with Run(Recommender(), flapping) as run:
+    async with Run(Recommender(), flapping, batch=20) as run:
 
         async def feed() -> None:
             for first in range(0, 400, 20):
@@ -171,7 +177,7 @@ async def test_a_warehouse_that_is_away_pauses_and_loses_nothing(
             await asyncio.sleep(0.01)
         health = run.status.health()
         assert health["warehouse"]["status"] == "away" and "not there" in str(health["warehouse"])
-        # bounded: one group being written, WAITING behind it, one learned and not yet queued
+        # bounded: one group being written, WAITING behind it, one learned, two in the inbox
         assert run.pipeline._queue.qsize() <= WAITING and not feeding.done()
         assert run.acknowledged == []
         flapping.away = 3
@@ -240,7 +246,7 @@ async def test_items_are_announced_withdrawn_and_kept(warehouse: Warehouse) -> N
         item(6, b"d", encode(Item(item_id="d", price=1e300))),
     ]
     async with Run(core, warehouse) as run:
-        await run.pipeline.announce(batch, lambda: None)
+        await run.pipeline.take(batch, lambda: None)
         await run.drained()
     assert warehouse.catalogue() == [Item(item_id="a", title="White lantern", price=2.5)]
     assert withdrawn == ["b"]
@@ -265,7 +271,7 @@ class Recording(Recommender):
 async def test_a_start_steps_the_journal_again_in_its_batches(warehouse: Warehouse) -> None:
     rng = random.Random(3)
     core = Recording()
-    async with Run(core, warehouse) as run:
+    async with Run(core, warehouse, batch=60) as run:
         offset = 0
         while offset < 500:
             size = rng.randrange(1, 60)

@@ -62,6 +62,7 @@ def rubbish(n: int, rng: random.Random) -> bytes:
     return kinds[n % len(kinds)]()
 
 
+@pytest.mark.timeout(400)  # half a minute on an idle machine
 def test_events_items_and_rubbish_end_to_end(tmp_path: Path, workers: list[WorkerProcess]) -> None:
     """Embedded as `freshrec up` runs it: 10,000 good and 10,000 bad messages, mixed."""
     worker = WorkerProcess(tmp_path / "up", max_record_bytes="100000", publish="true")
@@ -86,7 +87,8 @@ def test_events_items_and_rubbish_end_to_end(tmp_path: Path, workers: list[Worke
         assert events.flush().ok and anything.flush().ok
     health = worker.until(
         lambda h: h["rejects"] >= 10_000 and h["events_total"] + h["duplicates"] >= 10_002
-        and not sum(h["lag"].values())
+        and not sum(h["lag"].values()),
+        within_s=300,
     )  # fmt: skip
     assert health["status"] == "ok"
     assert health["rejects"] == 10_000
@@ -127,6 +129,7 @@ def test_events_items_and_rubbish_end_to_end(tmp_path: Path, workers: list[Worke
     assert slates.rows[0][1] == 300
 
 
+@pytest.mark.timeout(400)
 def test_a_stop_under_load_and_a_kill_lose_and_double_nothing(
     tmp_path: Path, broker: EmbeddedBroker, address: BrokerAddress, workers: list[WorkerProcess]
 ) -> None:
@@ -140,7 +143,7 @@ def test_a_stop_under_load_and_a_kill_lose_and_double_nothing(
         with EventProducer(address) as producer:
             for n in range(100_000):
                 producer.send(event(n, rng))
-                if n % 10 == 0 and enough.wait(0.03):
+                if n % 10 == 0 and enough.wait(0.05):
                     break
             sent.append(producer.flush().confirmed)
 
@@ -149,11 +152,11 @@ def test_a_stop_under_load_and_a_kill_lose_and_double_nothing(
     worker.start()
     producing = threading.Thread(target=produce, daemon=True)
     producing.start()
-    worker.until(lambda health: health["events_total"] > 1000)
+    worker.until(lambda health: health["events_total"] > 500)
     assert worker.stop(signal.SIGTERM, within_s=10) == 0
 
     worker.start()
-    worker.until(lambda health: health["events_total"] > 500)
+    worker.until(lambda health: health["events_total"] > 300)
     assert producing.is_alive(), "the load must outlast both stops"
     worker.kill()
 
