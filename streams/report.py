@@ -120,7 +120,7 @@ def new_figure(rows: int = 1) -> tuple[Any, Any]:
     except ImportError as e:
         raise PlotError("--plot needs matplotlib: pip install matplotlib") from e
     figure = Figure(figsize=(8, 4 * rows), layout="constrained")
-    return figure, figure.subplots(rows)
+    return figure, figure.subplots(rows, sharex=True)
 
 
 def save_figure(figure: Any, path: Path) -> None:
@@ -153,7 +153,10 @@ def live_tables(report: dict[str, Any]) -> list[Table]:
             seen = found[eye]
             high = seen.get("p99", seen.get("max"))
             shown = [("" if v is None else f"{v:,.0f}") for v in (seen["p50"], high)]
-            fresh.add_row(name.replace("_", " "), eye, *shown, f"{seen['count']:,}")
+            count = f"{seen['count']:,}" + (
+                f", {seen['unseen']} unseen" if seen.get("unseen") else ""
+            )
+            fresh.add_row(name.replace("_", " "), eye, *shown, count)
         fresh.add_section()
     fresh.caption = f"at {found['rate']} events/s; for the client: the highest instead of p99"
     return [rates_table(report, "live"), fresh]

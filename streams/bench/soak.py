@@ -35,9 +35,9 @@ class Samples:
     events: list[int] = field(default_factory=list)
 
     def per_minute(self) -> list[dict[str, float]]:
-        """Events a second and the highest memory of each whole minute."""
+        """Events a second and the highest memory of each minute; the last may lack 5 s."""
         minutes = []
-        for minute in range(int(self.seconds[-1] // 60) if self.seconds else 0):
+        for minute in range(int((self.seconds[-1] + 5) // 60) if self.seconds else 0):
             inside = [n for n, s in enumerate(self.seconds) if minute * 60 <= s < (minute + 1) * 60]
             if len(inside) < 2:
                 continue
