@@ -119,14 +119,15 @@ class Intake:
 
     async def _hand_on(self, events: list[Any]) -> None:
         generation = self._generation
-        messages = [_message(e.message) for e in events]
+        now_ms = time.time_ns() // 1_000_000
+        messages = [_message(e.message, now_ms) for e in events]
 
         def acknowledge() -> None:
             for event in events:
                 event.ack()
 
         self._status.took(len(messages))
-        self._status.spent("arrive", time.time() - messages[0].produced_ms / 1000)
+        self._status.spent("arrive", (now_ms - messages[0].produced_ms) / 1000)
         await self._pipeline.take(messages, acknowledge)
         if generation == self._generation:
             for m in messages:
@@ -166,6 +167,8 @@ def add_agents(app: faust.App, settings: Settings, pipeline: Pipeline, status: S
     return intake
 
 
-def _message(m: Any) -> Message:
-    produced_ms = round(m.timestamp * 1000) if m.timestamp is not None else -1
+def _message(m: Any, now_ms: int) -> Message:
+    given = -1 if m.timestamp is None else round(m.timestamp * 1000)
+    # a producer's clock may be ahead; unbounded, its slates would stay the newest for ever
+    produced_ms = min(max(given, -1), now_ms)
     return Message(m.topic, m.partition, m.offset, produced_ms, m.key, m.value)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from infra.log import get_log
@@ -56,8 +56,8 @@ class Ending:
         self._within_s = within_s
         self._last_resort: threading.Timer | None = None
 
-    def heed_signals(self, first: Callable[[], None]) -> None:
-        """Handle SIGINT and SIGTERM on the running event loop; `first` is told of the first."""
+    def heed_signals(self) -> None:
+        """Handle SIGINT and SIGTERM on the running event loop."""
 
         def on_signal() -> None:
             if self.asked.is_set():
@@ -65,7 +65,6 @@ class Ending:
             log.info("stopping", within_s=self._within_s)
             self.asked.set()
             self.bound()
-            first()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)

@@ -53,9 +53,7 @@ CHECK_S = 0.2
 BROKER_CHECK_S = 3.0
 
 T = TypeVar("T")
-EXPECTED = (
-    StateError, SettingsError, BrokerError, BrokerUnreachable, WarehouseError, HttpError,
-)  # fmt: skip
+EXPECTED = (StateError, BrokerError, BrokerUnreachable, WarehouseError, HttpError)
 
 
 def run_up(settings: Settings) -> int:
@@ -104,7 +102,7 @@ class Worker:
 
     async def run(self) -> int:
         """Everything from connecting to the last commit. Returns the exit code."""
-        self._ending.heed_signals(self._say_stopping)
+        self._ending.heed_signals()
         async with contextlib.AsyncExitStack() as stack:
             warehouse = await self._open_warehouse(stack)
             http = HttpServer(self._status, partial(add_routes, warehouse=warehouse))
@@ -112,9 +110,6 @@ class Worker:
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
             return await self._serve(warehouse)
-
-    def _say_stopping(self) -> None:
-        self._status.state = "stopping"
 
     async def _serve(self, warehouse: Warehouse) -> int:
         settings, status = self._settings, self._status
@@ -139,10 +134,10 @@ class Worker:
             watching = asyncio.create_task(self._watch_broker(intake))
             try:
                 code = await self._watch(app, pipeline, intake)
+                status.state = "stopping"
                 if code == 0 and self._broker is not None:
                     await self._read_out(intake)
             finally:
-                status.state = "stopping"
                 watching.cancel()
                 await self._stop_app(app, pipeline)
         log.info("worker_stopped", events=status.events, rejects=status.rejects,

@@ -83,7 +83,8 @@ def test_events_items_and_rubbish_end_to_end(tmp_path: Path, workers: list[Worke
             events.send(event(n, rng))
             anything.send_raw(None, rubbish(n, rng))
         events.send(event(1, rng))  # again, to another user perhaps: another history
-        events.send_raw(b"somebody else", encode(event(10_001, rng)))
+        # a stranger's key, a clock that is far off
+        events.send_raw(b"somebody else", encode(event(10_001, rng)), timestamp_ms=2**63 - 1)
         assert events.flush().ok and anything.flush().ok
     health = worker.until(
         lambda h: h["rejects"] >= 10_000 and h["events_total"] + h["duplicates"] >= 10_002
