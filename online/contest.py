@@ -7,7 +7,6 @@ the mixture's loss; when it changes, the past losses are dropped and the contest
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +14,7 @@ from river import drift
 
 from online.features import FEATURES
 from online.listwise import gradient, ranks, softmax
+from online.network import mix
 from online.ranker import Array, LinearRanker, NeuralRanker, Ranker, RankerConfig, Scaler
 
 
@@ -65,17 +65,12 @@ class Contest:
         """
         a, b = int(start[first]), int(start[-1])
         self.scaler.prepare(raw[a:b])
-        self.scaler.apply(raw[a:b], self._x[a:b])
-        bounds = start[first:].tolist()
+        self.scaler.apply(raw[:b], a, self._x)
         for ranker, p in zip(self.rankers, self._p, strict=True):
-            for lo, hi in itertools.pairwise(bounds):
-                p[lo:hi] = ranker.score(self._x[lo:hi], lo)
+            ranker.score(self._x, start[first:], p)
             softmax(p, start[first:], p)
-        mixed = self._mixed[a:b]
-        mixed[:] = 0.0
-        for weight, p in zip(self.weights.astype(np.float32), self._p, strict=True):
-            mixed += weight * np.log(p[a:b] + np.float32(1e-9))
-        return mixed
+        mix(self._p, self.weights.astype(np.float32), a, b, self._mixed)
+        return self._mixed[a:b]
 
     def predict(self, raw: Array, start: Array) -> Array:
         """Mixed scores (N,) of lists that will not be learned from: the policy's input.
@@ -84,14 +79,12 @@ class Contest:
         """
         x = raw.copy()
         self.scaler.prepare(x)
-        self.scaler.apply(x, x)
-        mixed = np.zeros(len(x), np.float32)
-        p = np.zeros(len(x), np.float32)
-        for weight, ranker in zip(self.weights.astype(np.float32), self.rankers, strict=True):
-            for lo, hi in itertools.pairwise(start.tolist()):
-                p[lo:hi] = ranker.predict(x[lo:hi])
-            softmax(p, start, p)
-            mixed += weight * np.log(p + np.float32(1e-9))
+        self.scaler.apply(x, 0, x)
+        mixed, p = np.zeros(len(x), np.float32), np.zeros((len(self.rankers), len(x)), np.float32)
+        for ranker, row in zip(self.rankers, p, strict=True):
+            ranker.predict(x, start, row)
+            softmax(row, start, row)
+        mix(p, self.weights.astype(np.float32), 0, len(x), mixed)
         return mixed
 
     def judge(

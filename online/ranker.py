@@ -19,6 +19,7 @@ import pandas as pd
 from river import optim, preprocessing
 
 from online.features import LOGS, NAMES, SHARES
+from online.network import backward, forward, linear_scores, standardise
 
 Array = np.ndarray
 
@@ -37,12 +38,12 @@ class Ranker(Protocol):
 
     name: str
 
-    def predict(self, x: Array) -> Array:
-        """Scores (N,) of the rows x (N, FEATURES) f4."""
+    def predict(self, x: Array, start: Array, out: Array) -> None:
+        """Scores of the lists that `start` (L + 1,) bounds in x (N, FEATURES) f4, into out (N,)."""
         ...
 
-    def score(self, x: Array, first: int) -> Array:
-        """The same for rows first .. first + N of a block, remembering what `learn` needs."""
+    def score(self, x: Array, start: Array, out: Array) -> None:
+        """The same for lists of a block, remembering what `learn` needs."""
         ...
 
     def learn(self, x: Array, slope: Array) -> None:
@@ -80,11 +81,9 @@ class Scaler:
         self.scale = (1.0 / deviation).astype(np.float32)
         self.offset = (mean / deviation).astype(np.float32)
 
-    def apply(self, x: Array, out: Array) -> None:
-        """Scale prepared rows into `out`."""
-        np.multiply(x, self.scale, out=out)
-        out -= self.offset
-        np.clip(out, -5.0, 5.0, out=out)
+    def apply(self, x: Array, first: int, out: Array) -> None:
+        """Scale prepared rows from `first` on into the same rows of `out`."""
+        standardise(x, first, len(x), self.scale, self.offset, out)
 
 
 class LinearRanker:
@@ -102,11 +101,10 @@ class LinearRanker:
     def _as_vector(self) -> Array:
         return np.fromiter(self._weights.values(), np.float32, len(NAMES))
 
-    def predict(self, x: Array) -> Array:
-        return x @ self._vector
+    def predict(self, x: Array, start: Array, out: Array) -> None:
+        linear_scores(x, int(start[0]), int(start[-1]), self._vector, out)
 
-    def score(self, x: Array, first: int) -> Array:
-        return self.predict(x)
+    score = predict
 
     def learn(self, x: Array, slope: Array) -> None:
         gradient: Any = dict(zip(NAMES, (slope @ x).tolist(), strict=True))
@@ -115,7 +113,7 @@ class LinearRanker:
 
 
 class NeuralRanker:
-    """score = v · relu(W x + b) + u · x, with Adam (Kingma and Ba 2015). Plain NumPy."""
+    """score = v · relu(W x + b) + u · x, with Adam (Kingma and Ba 2015)."""
 
     name = "neural"
 
@@ -130,35 +128,30 @@ class NeuralRanker:
             (rng.normal(size=hidden) * 0.1 / np.sqrt(hidden)).astype(np.float32),
             skip,
         ]
+        self._gradients = [np.zeros_like(p) for p in self._parameters]
         self._mean = [np.zeros_like(p) for p in self._parameters]
         self._square = [np.zeros_like(p) for p in self._parameters]
         self._steps = 0
         self._hidden = np.zeros((rows, hidden), np.float32)  # of the block's rows so far
 
-    def _forward(self, x: Array, h: Array) -> Array:
-        w, b, v, u = self._parameters
-        np.matmul(x, w, out=h)
-        h += b
-        np.maximum(h, 0.0, out=h)
-        scores: Array = h @ v + x @ u
-        return scores
+    def predict(self, x: Array, start: Array, out: Array) -> None:
+        hidden = np.empty((len(x), self._hidden.shape[1]), np.float32)
+        forward(x, start, *self._parameters, hidden, out)
 
-    def predict(self, x: Array) -> Array:
-        return self._forward(x, np.empty((len(x), self._hidden.shape[1]), np.float32))
-
-    def score(self, x: Array, first: int) -> Array:
-        return self._forward(x, self._hidden[first : first + len(x)])
+    def score(self, x: Array, start: Array, out: Array) -> None:
+        forward(x, start, *self._parameters, self._hidden, out)
 
     def learn(self, x: Array, slope: Array) -> None:
-        h = self._hidden[: len(x)]
-        back = np.multiply.outer(slope, self._parameters[2])
-        back *= h > 0
-        self._adam([x.T @ back, back.sum(0), slope @ h, slope @ x])
+        hidden = self._hidden[: len(x)]
+        back = np.empty_like(hidden)
+        backward(x, hidden, slope, self._parameters[2], back, *self._gradients)
+        self._adam()
 
-    def _adam(self, gradients: list[Array]) -> None:
+    def _adam(self) -> None:
         self._steps += 1
         rate = self._rate * np.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
-        for p, m, v, g in zip(self._parameters, self._mean, self._square, gradients, strict=True):
+        each = zip(self._parameters, self._mean, self._square, self._gradients, strict=True)
+        for p, m, v, g in each:
             m += 0.1 * (g - m)
             v += 0.001 * (g * g - v)
             p -= np.float32(rate) * m / (np.sqrt(v) + 1e-8)

@@ -50,6 +50,7 @@ log = get_log("worker")
 
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
+SWITCH_S = 0.0005  # the learner's thread asks for the interpreter often: not 5 ms in line each time
 BROKER_CHECK_S = 3.0
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ def run_up(settings: Settings) -> int:
         log.warning("unknown_setting", said=said)
     try:
         with claimed(settings.state), _broker(settings) as (address, broker):
+            sys.setswitchinterval(SWITCH_S)
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's threads too
             return asyncio.run(Worker(settings, address, broker).run())
     except EXPECTED as error:

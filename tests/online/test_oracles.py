@@ -17,6 +17,7 @@ from online.features import FEATURES, NAMES, SOURCES, ablated, source_of
 from online.listwise import gradient, ranks, softmax
 from online.observe import expire, observe
 from online.pairs import row_size
+from online.ranker import NeuralRanker, RankerConfig
 from online.tables import (
     DIRECT,
     FORWARD_LONG,
@@ -145,6 +146,26 @@ def test_every_feature_belongs_to_a_source_or_to_the_users_context() -> None:
         assert {source_of(NAMES[c]) for c in np.flatnonzero(changed)} == {source}
 
 
+def test_the_network_equals_torch() -> None:
+    torch = pytest.importorskip("torch", reason="the comparison needs torch")
+    rng = np.random.default_rng(7)
+    ranker = NeuralRanker(RankerConfig(), 90, rng)
+    x = rng.normal(size=(90, FEATURES)).astype(np.float32)
+    slope = rng.normal(size=90).astype(np.float32)
+    w, b, v, u = (torch.tensor(p.copy(), requires_grad=True) for p in ranker._parameters)
+    tx = torch.tensor(x)
+    expected = torch.relu(tx @ w + b) @ v + tx @ u
+    out = np.zeros(90, np.float32)
+    ranker.score(x, np.array([0, 40, 90]), out)
+    assert np.allclose(out, expected.detach().numpy(), atol=1e-5)
+    adam = torch.optim.Adam([w, b, v, u], lr=RankerConfig().neural_rate)
+    expected.backward(torch.tensor(slope))
+    adam.step()
+    ranker.learn(x, slope)
+    for ours, theirs in zip(ranker._parameters, (w, b, v, u), strict=True):
+        assert np.allclose(ours, theirs.detach().numpy(), atol=2e-5)
+
+
 class _Noise:
     """A ranker that never learns anything."""
 
@@ -153,11 +174,10 @@ class _Noise:
     def __init__(self) -> None:
         self._rng = np.random.default_rng(9)
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        return self._rng.normal(size=len(x)).astype(np.float32) * 3
+    def predict(self, x: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
+        out[start[0] : start[-1]] = self._rng.normal(size=start[-1] - start[0]) * 3
 
-    def score(self, x: np.ndarray, first: int) -> np.ndarray:
-        return self.predict(x)
+    score = predict
 
     def learn(self, x: np.ndarray, slope: np.ndarray) -> None: ...
 

@@ -1,0 +1,88 @@
+"""The rankers' arithmetic, compiled: few calls, each of them long, so that a worker's event loop is
+not made to wait for the interpreter lock (many short NumPy calls cost the live pipeline half its
+speed). Matrix products are BLAS's, one for each list: the bits of a score do not depend on which
+other lists happened to be in the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from online.compiled import compiled
+
+
+@compiled
+def standardise(
+    raw: np.ndarray, first: int, last: int, scale: np.ndarray, offset: np.ndarray, x: np.ndarray
+) -> None:
+    """x[first:last] = raw * scale - offset within ±5. Shapes: raw, x (N, F); scale, offset (F,)."""
+    for r in range(first, last):
+        for f in range(raw.shape[1]):
+            value = raw[r, f] * scale[f] - offset[f]
+            x[r, f] = min(max(value, np.float32(-5.0)), np.float32(5.0))
+
+
+@compiled
+def linear_scores(
+    x: np.ndarray, first: int, last: int, weights: np.ndarray, out: np.ndarray
+) -> None:
+    """out[first:last] = x · weights."""
+    for r in range(first, last):
+        total = np.float32(0.0)
+        for f in range(x.shape[1]):
+            total += x[r, f] * weights[f]
+        out[r] = total
+
+
+@compiled
+def forward(
+    x: np.ndarray, start: np.ndarray, w: np.ndarray, b: np.ndarray, v: np.ndarray, u: np.ndarray,
+    hidden: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
+    """out = v · relu(x w + b) + u · x for the lists that `start` bounds; fills their `hidden` rows.
+
+    Shapes: x (N, F), w (F, H), b, v (H,), u (F,), hidden (N, H), out (N,); all f4.
+    """
+    for e in range(len(start) - 1):
+        lo, hi = start[e], start[e + 1]
+        if lo == hi:
+            continue
+        np.dot(x[lo:hi], w, hidden[lo:hi])
+        for r in range(lo, hi):
+            total = np.float32(0.0)
+            for k in range(len(b)):
+                unit = max(hidden[r, k] + b[k], np.float32(0.0))
+                hidden[r, k] = unit
+                total += unit * v[k]
+            for f in range(len(u)):
+                total += x[r, f] * u[f]
+            out[r] = total
+
+
+@compiled
+def backward(
+    x: np.ndarray, hidden: np.ndarray, slope: np.ndarray, v: np.ndarray, back: np.ndarray,
+    gw: np.ndarray, gb: np.ndarray, gv: np.ndarray, gu: np.ndarray,
+) -> None:  # fmt: skip
+    """Gradients of the parameters; slope (N,) = d loss / d out, back (N, H) is work space."""
+    gb[:] = 0.0
+    gv[:] = 0.0
+    gu[:] = 0.0
+    for r in range(len(slope)):
+        for k in range(len(v)):
+            back[r, k] = slope[r] * v[k] if hidden[r, k] > 0.0 else np.float32(0.0)
+            gb[k] += back[r, k]
+            gv[k] += slope[r] * hidden[r, k]
+        for f in range(len(gu)):
+            gu[f] += slope[r] * x[r, f]
+    np.dot(x.T, back, gw)
+
+
+@compiled
+def mix(p: np.ndarray, weights: np.ndarray, first: int, last: int, out: np.ndarray) -> None:
+    """out[first:last] = Σ weights[k] log p[k]. Shapes: p (K, N), weights (K,), out (N,)."""
+    for r in range(first, last):
+        total = np.float32(0.0)
+        for k in range(len(weights)):
+            total += weights[k] * np.log(p[k, r] + np.float32(1e-9))
+        out[r] = total
