@@ -21,7 +21,7 @@ def test_topics_get_the_configured_partitions_once(
     address: BrokerAddress, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ensure_topics(address, partitions=3) == dict.fromkeys(TOPICS, 3)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="freshrec"):
         assert ensure_topics(address, partitions=5) == dict.fromkeys(TOPICS, 3)
     assert any(r.message == "partitions_differ" for r in caplog.records)
 
