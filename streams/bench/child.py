@@ -134,7 +134,7 @@ class BenchWorker:
                 return (count - first[1]) / max(now - first[0], 1e-3)
             if now - moved > (STALL_S if first else READY_S):
                 raise BenchError(f"no new row for {now - moved:.0f} s; it said:\n{self._said()}")
-            time.sleep(0.1)
+            time.sleep(0.25)
 
     def _said(self) -> str:
         try:

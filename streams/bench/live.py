@@ -35,8 +35,8 @@ from streams.topics import ensure_topics
 
 Say = Callable[[str, int, int], None]  # what is being done, how much of how many
 
-PROBE_EVERY_S = 0.2
-LOOK_EVERY_S = 0.01
+PROBE_EVERY_S = 1.0
+LOOK_EVERY_S = 0.05  # each look costs the worker 10 ms: more would measure themselves
 PROBE_WITHIN_S = 10.0
 CATCH_UP_S = 300.0  # after the steady part
 

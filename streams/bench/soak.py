@@ -85,7 +85,7 @@ def _drive(
                     producer.send(event)
                 sent += 512
             else:
-                time.sleep(0.02)
+                time.sleep(0.1)
             if not samples.seconds or elapsed - samples.seconds[-1] >= _interval(sent, written):
                 health = worker.health()
                 done = int(health.get("events_total", written)) + int(health.get("rejects", 0))
