@@ -101,7 +101,7 @@ class Demo:
                 lambda doing: show(Frame(doing, time.monotonic() - self._began, total, 0, 0))
             )
             sql = SqlClient(running.http_url)
-            watch = Watch(sql, self._items, self._shoppers, self._began)
+            watch = Watch(worker.health, sql, self._items, self._shoppers, self._began)
             broker = BrokerAddress.at(running.broker)
             self._announce(broker, watch, show)
             feed = Feed(broker, self._events, self._steady, lambda: watch.written)

@@ -1,10 +1,13 @@
-"""What the demo's screen shows, read as any program would: SQL over the worker's HTTP."""
+"""What the demo's screen shows, read as any program would: the worker's /health, and SQL.
+
+SQL is asked every few polls only: the embedded warehouse answers on the worker's own processor.
+"""
 
 from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from online.events import Event, Item
@@ -13,10 +16,10 @@ from streams.sql_client import SqlClient
 
 LINES = 8  # recommendations read for each shopper
 RECENT_MS = 3_000  # freshness on the screen is that of the last seconds
+SQL_EVERY = 3  # polls
 RATE_POLLS = 6  # events/s is that of so many polls
 SPANS = 10  # of the log: shoppers are chosen who come back in many of them
 
-COUNT = "SELECT count() FROM events"
 # of all targets so far: each row is the mean of one batch's
 METRICS = "SELECT name, sum(value * count) / sum(count) FROM metrics FINAL GROUP BY name"
 FRESHNESS = """
@@ -47,9 +50,16 @@ class Watch:
     """Polls the warehouse and keeps the course of each measurement (one value per poll)."""
 
     def __init__(
-        self, sql: SqlClient, items: Mapping[str, Item], shoppers: list[str], began: float
+        self,
+        health: Callable[[], dict[str, Any]],
+        sql: SqlClient,
+        items: Mapping[str, Item],
+        shoppers: list[str],
+        began: float,
     ) -> None:
+        self._health = health
         self._sql = sql
+        self._polls = 0
         self._items = items
         self._shoppers = shoppers
         self._slates: dict[str, tuple[str, list[str], list[str]]] = {}  # id, items, the new ones
@@ -60,20 +70,27 @@ class Watch:
         self.shoppers: tuple[Shopper, ...] = ()
 
     def poll(self) -> None:
-        """Read everything once. Raises SqlError."""
-        self.written = int(self._sql.rows(COUNT)[0][0])
+        """Read everything that is due. Raises SqlError."""
+        health = self._health()
+        if "events_total" in health:  # else it did not answer: the next poll tells
+            self._count(int(health["events_total"]))
+            for name, value in health["quality"].items():
+                self.series[name].append(float(value))
+        if self._polls % SQL_EVERY == 0:
+            fresh = self.freshness(time.time_ns() // 1_000_000 - RECENT_MS, clock="written")
+            if fresh["rows"]:
+                self.series["p50"].append(fresh["p50_ms"])
+                self.series["p99"].append(fresh["p99_ms"])
+            self.shoppers = self._read_shoppers()
+        self._polls += 1
+
+    def _count(self, written: int) -> None:
+        self.written = written
         before_s, before = self._counts[0]
-        self._counts.append((time.monotonic(), self.written))
-        if self.written:
-            rate = (self.written - before) / max(self._counts[-1][0] - before_s, 1e-3)
+        self._counts.append((time.monotonic(), written))
+        if written:
+            rate = (written - before) / max(self._counts[-1][0] - before_s, 1e-3)
             self.series["rates"].append(rate)
-        for name, value in self._sql.rows(METRICS):
-            self.series[name].append(float(value))
-        fresh = self.freshness(time.time_ns() // 1_000_000 - RECENT_MS, clock="written")
-        if fresh["rows"]:
-            self.series["p50"].append(fresh["p50_ms"])
-            self.series["p99"].append(fresh["p99_ms"])
-        self.shoppers = self._read_shoppers()
 
     def freshness(self, since_ms: int, clock: str = "produced") -> dict[str, float]:
         """Written minus produced of the events since `since_ms`: `rows`, `p50_ms`, `p99_ms`."""
@@ -82,7 +99,7 @@ class Watch:
 
     def items(self) -> int:
         """Items that the worker has taken into the catalogue."""
-        return int(self._sql.rows("SELECT count() FROM live_items")[0][0])
+        return int(self._health().get("items", 0))
 
     def metrics(self) -> dict[str, float]:
         """Every metric over all targets so far."""

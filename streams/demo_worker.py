@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from infra.settings import Settings
 from infra.warehouse import WarehouseError, connect
@@ -126,7 +127,7 @@ class DemoWorker:
             if not self.alive():
                 raise DemoError(f"the worker did not start: see {self._log}\n{self.last_words()}")
             running = Running.load(self._state)
-            health: dict[str, str] = {}
+            health: dict[str, Any] = {}
             if running and self._process and running.pid == self._process.pid:
                 health = _health(running)
                 if health.get("status") == "ok":
@@ -136,6 +137,10 @@ class DemoWorker:
             waiting(health.get("detail") or "starting broker and warehouse")
             time.sleep(0.2)
         raise DemoError(f"the worker was not ready after {READY_S:.0f} s: see {self._log}")
+
+    def health(self) -> dict[str, Any]:
+        """The worker's /health; empty if it does not answer."""
+        return _health(self.running)
 
     def wait(self) -> None:
         """Until the worker ends, or Ctrl-C."""
@@ -157,7 +162,7 @@ class DemoWorker:
         (self._state / MARK).write_text(json.dumps({"brokers": [running.cluster_id]}) + "\n")
 
 
-def _health(running: Running) -> dict[str, str]:
+def _health(running: Running) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(f"{running.http_url}/health", timeout=5) as answer:
             return dict(json.load(answer))
