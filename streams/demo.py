@@ -221,7 +221,6 @@ class Demo:
         bought = collections.Counter(event.item_id for event in self._events)
         item = next(item for item, _ in bought.most_common() if item not in had)
         event = {
-            "event_id": f"try-{time.time_ns() // 1_000_000}",
             "type": "purchase",
             "user_id": user,
             "item_id": item,
@@ -230,8 +229,7 @@ class Demo:
         self._say_lines(
             "Everything stays up until Ctrl-C. In another terminal:",
             f"freshrec recommend {user}",
-            f"echo '{json.dumps(event)}' > try.jsonl",
-            "freshrec produce try.jsonl",
+            f"freshrec produce --event '{json.dumps(event)}'",
             f"freshrec recommend {user}    # changed by that purchase of {self._items[item].title}",
             f'curl {worker.running.http_url} --data "SELECT * FROM live_metrics FORMAT Pretty"',
         )
@@ -249,5 +247,5 @@ class Demo:
     def _say_lines(self, head: str, *lines: str) -> None:
         self._console.print(f"\n{head}")
         for line in lines:  # unwrapped, so that they can be copied
-            shown = line if line.startswith(("make", "curl", "echo")) else f".venv/bin/{line}"
+            shown = line if line.startswith(("make", "curl")) else f".venv/bin/{line}"
             self._console.print(f"  {shown}", markup=False, highlight=False, soft_wrap=True)
