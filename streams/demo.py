@@ -216,7 +216,9 @@ class Demo:
 
     def invite(self, worker: DemoWorker) -> None:
         """Say what can be done while broker and worker stay up."""
-        user = self._shoppers[0]
+        sizes = collections.Counter(event.user_id for event in self._events)
+        # of the latest shoppers one with few purchases: there, one more shows at once
+        user = min(reversed(self._events[-1000:]), key=lambda e: abs(sizes[e.user_id] - 3)).user_id
         had = {event.item_id for event in self._events if event.user_id == user}
         bought = collections.Counter(event.item_id for event in self._events)
         item = next(item for item, _ in bought.most_common() if item not in had)
