@@ -86,3 +86,17 @@ def mix(p: np.ndarray, weights: np.ndarray, first: int, last: int, out: np.ndarr
         for k in range(len(weights)):
             total += weights[k] * np.log(p[k, r] + np.float32(1e-9))
         out[r] = total
+
+
+@compiled
+def adam(p: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, rate: float) -> None:
+    """One step of Adam (Kingma and Ba 2015) for one parameter, in place; all of the same shape.
+
+    `rate` holds the correction for the first steps' bias already.
+    """
+    pf, mf, vf, gf = p.ravel(), m.ravel(), v.ravel(), g.ravel()
+    step = np.float32(rate)
+    for i in range(len(pf)):
+        mf[i] += np.float32(0.1) * (gf[i] - mf[i])
+        vf[i] += np.float32(0.001) * (gf[i] * gf[i] - vf[i])
+        pf[i] -= step * mf[i] / (np.sqrt(vf[i]) + np.float32(1e-8))

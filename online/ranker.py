@@ -19,7 +19,7 @@ import pandas as pd
 from river import optim, preprocessing
 
 from online.features import LOGS, NAMES, SHARES
-from online.network import backward, forward, linear_scores, standardise
+from online.network import adam, backward, forward, linear_scores, standardise
 
 Array = np.ndarray
 
@@ -152,6 +152,4 @@ class NeuralRanker:
         rate = self._rate * np.sqrt(1 - 0.999**self._steps) / (1 - 0.9**self._steps)
         each = zip(self._parameters, self._mean, self._square, self._gradients, strict=True)
         for p, m, v, g in each:
-            m += 0.1 * (g - m)
-            v += 0.001 * (g * g - v)
-            p -= np.float32(rate) * m / (np.sqrt(v) + 1e-8)
+            adam(p, m, v, g, rate)
