@@ -176,7 +176,7 @@ KEYS: tuple[Key, ...] = (
     Key("FRESHREC_SEED", ("seed",), _whole(0, 2**31 - 1), "seed of all chance"),
     Key("FRESHREC_EXCLUDE_SEEN", ("exclude_seen",), _switch, "never recommend what a user has"),
     Key("FRESHREC_PUBLISH", ("publish",), _switch, "send slates to the topic recommendations too"),
-    Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(256, 1_048_576), "bound on the worker's RSS"),
+    Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(1024, 1_048_576), "bound on the worker's RSS"),
     Key(
         "FRESHREC_RECOVER_EVENTS", ("recover_events",), _whole(0, 100_000_000),
         "journalled events that a start learns again",

@@ -37,6 +37,22 @@ class MemoryConfig:
         if self.items >= 1 << tb.SLOT_BITS:
             raise ValueError(f"memory.items={self.items}: at most {(1 << tb.SLOT_BITS) - 1}")
 
+    @classmethod
+    def within(cls, megabytes: float) -> MemoryConfig:
+        """The default proportions, scaled so that the tables take at most this many MB (2^20).
+
+        >>> MemoryConfig.within(200).bytes_at_most() <= 200 * 2**20
+        True
+        """
+        usual = cls()
+        factor = megabytes * 2**20 / usual.bytes_at_most()
+        return cls(
+            users=int(usual.users * factor),
+            items=int(usual.items * factor),
+            pages=int(usual.pages * factor),
+            pairs=int(usual.pairs * factor),
+        )
+
     def bytes_at_most(self) -> int:
         """What the tables and their ids take when full."""
         small = tb.new_tables(1, 1, 1, tb.ROW_FIRST)

@@ -14,7 +14,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,6 +26,7 @@ from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
 from online.core import Recommender, RecommenderConfig
+from online.memory import MemoryConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
 from streams.http import HttpError, HttpServer
@@ -265,15 +265,17 @@ class Worker:
         stack.callback(Running.forget, self._settings.state)
 
 
+# Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
+TABLES_SHARE = 0.36
+
+
 def _config(settings: Settings) -> RecommenderConfig:
-    wanted: dict[str, Any] = {
-        "k": settings.slate,
-        "seed": settings.seed,
-        "exclude_seen": settings.exclude_seen,
-        "memory_mb": settings.memory_mb,
-    }
-    known = {field.name for field in fields(RecommenderConfig)}
-    return RecommenderConfig(**{name: v for name, v in wanted.items() if name in known})
+    return RecommenderConfig(
+        k=settings.slate,
+        seed=settings.seed,
+        exclude_seen=settings.exclude_seen,
+        memory=MemoryConfig.within(settings.memory_mb * TABLES_SHARE),
+    )
 
 
 @contextlib.contextmanager
