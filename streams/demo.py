@@ -7,10 +7,10 @@ sample to Kafka and reads SQL over HTTP.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from streams.demo_worker import DemoError, DemoWorker, claim_state
 from streams.logfile import EventLog, ItemFile
 from streams.producer import ItemProducer
 from streams.screen import Frame, Screen, plain_line
-from streams.sql_client import SqlClient
+from streams.sql_client import SqlClient, SqlError
 
 SUBTITLE = "{events:,} purchases of a gift shop, live · UCI Online Retail, CC BY 4.0"
 SHOPPERS = 6
@@ -72,7 +72,7 @@ def run(
         if stay and worker.alive():
             demo.invite(worker)
             worker.wait()
-    if not stay:
+    if not stay and code == 0:
         demo.farewell()
     return code
 
@@ -112,10 +112,14 @@ class Demo:
                 feed.stop()
                 feed.join(10)
             summary.seconds = time.monotonic() - self._began
-            self._measure(summary, sql, watch, feed)
-        summary.judge()
-        self._results.mkdir(parents=True, exist_ok=True)
-        recommendations = sql.text(RECOMMENDATIONS, "CSVWithNames")
+            recommendations = b""
+            try:
+                self._measure(summary, sql, watch, feed)
+                recommendations = sql.text(RECOMMENDATIONS, "CSVWithNames")
+            except SqlError as error:  # what was seen until then is still worth showing
+                summary.faults.append(str(error))
+        if not summary.faults:  # else the rest would only repeat it
+            summary.judge()
         paths = demo_results.leave(self._results, summary, last, self._subtitle, recommendations)
         self._conclude(summary, last, paths)
         return 1 if summary.faults else 0
@@ -149,8 +153,9 @@ class Demo:
         """Poll and draw until all is written or something is wrong; the last frame."""
         moved, written = time.monotonic(), 0
         while True:
-            watch.poll()
             now = time.monotonic()
+            with contextlib.suppress(SqlError):  # the worker is gone, or it shows as a standstill
+                watch.poll()
             stage = STEADY.format(feed.steady_per_s) if feed.steady_since_ms else FLAT_OUT
             frame = watch.frame(stage, len(self._events), feed.sent)
             show(frame)
@@ -188,7 +193,7 @@ class Demo:
         if feed.steady_since_ms is not None:
             summary.freshness = watch.freshness(feed.steady_since_ms)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _display(self) -> Iterator[Callable[[Frame], None]]:
         """How frames are shown: a live screen, or a line every few seconds."""
         if not self._console.is_terminal:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from infra.children import end_with_parent
 from infra.settings import Settings
 from infra.warehouse import WarehouseError, connect
 from streams.status import Running
@@ -102,7 +101,7 @@ class DemoWorker:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **own},
                 start_new_session=True,  # Ctrl-C is for the demo, which then stops the worker
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=end_with_parent(),
             )
         return self
 
@@ -184,17 +183,3 @@ def _free_address(settings: Settings) -> str:
         except OSError:
             port = 0
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What the child does before it becomes the worker: ask to be stopped with the demo."""
-    if not sys.platform.startswith("linux"):
-        return None
-    ask, when_parent_ends = ctypes.CDLL(None).prctl, 1  # PR_SET_PDEATHSIG
-
-    def before_exec() -> None:
-        ask(when_parent_ends, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return before_exec
