@@ -16,7 +16,7 @@ from streams.sql_client import SqlClient
 
 LINES = 8  # recommendations read for each shopper
 RECENT_MS = 3_000  # freshness on the screen is that of the last seconds
-SQL_EVERY = 3  # polls
+SQL_EVERY = 4  # polls
 RATE_POLLS = 6  # events/s is that of so many polls
 SPANS = 10  # of the log: shoppers are chosen who come back in many of them
 
