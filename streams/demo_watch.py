@@ -60,6 +60,7 @@ class Watch:
         self._health = health
         self._sql = sql
         self._polls = 0
+        self._fresh: dict[str, float] = {}  # as last read
         self._items = items
         self._shoppers = shoppers
         self._slates: dict[str, tuple[str, list[str], list[str]]] = {}  # id, items, the new ones
@@ -78,10 +79,11 @@ class Watch:
                 self.series[name].append(float(value))
         if self._polls % SQL_EVERY == 0:
             fresh = self.freshness(time.time_ns() // 1_000_000 - RECENT_MS, clock="written")
-            if fresh["rows"]:
-                self.series["p50"].append(fresh["p50_ms"])
-                self.series["p99"].append(fresh["p99_ms"])
+            self._fresh = fresh if fresh["rows"] else self._fresh
             self.shoppers = self._read_shoppers()
+        if self._fresh:
+            self.series["p50"].append(self._fresh["p50_ms"])
+            self.series["p99"].append(self._fresh["p99_ms"])
         self._polls += 1
 
     def _count(self, written: int) -> None:

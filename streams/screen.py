@@ -16,8 +16,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-BARS = "▁▂▃▄▅▆▇█"
-ASCII_BARS = "_.-=+*%#"
+BARS = "▁▂▃▄▅▆▇"  # never the full block: lines above each other stay apart
+ASCII_BARS = "_.-=+*#"
 OURS = "bold cyan"
 PEER = "dim"
 LINES_ABOVE = 11  # of the screen, before the shoppers
@@ -76,9 +76,9 @@ def sparkline(
     A longer series is thinned out to means, so that the bars always show its whole course.
 
     >>> sparkline([0, 1, 2, 4, 8], 5)
-    '▁▂▃▅█'
+    '▁▁▂▄▇'
     >>> sparkline([0, 2, 4, 4], 2)
-    '▃█'
+    '▂▇'
     """
     count = min(len(values), max(width, 0))
     edges = [round(i * len(values) / count) for i in range(count + 1)] if count else [0]

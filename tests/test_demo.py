@@ -87,7 +87,7 @@ def test_a_line_for_pipes_says_the_same() -> None:
 
 
 def test_a_sparkline_shows_the_whole_course() -> None:
-    assert sparkline(range(1000), 8) == "▁▂▃▄▅▆▇█"
+    assert sparkline(range(1000), 7) == "▁▂▃▄▅▆▇"
     assert sparkline([0, 0], 8) == "▁▁"
     assert sparkline([1], 0) == "" == sparkline([], 8)
 
