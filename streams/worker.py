@@ -50,7 +50,7 @@ log = get_log("worker")
 
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
-SWITCH_S = 0.00005  # the learner asks for the interpreter often: not 5 ms in line each time
+SWITCH_S = 0.0005  # the learner asks for the interpreter often: not 5 ms in line each time
 BROKER_CHECK_S = 3.0
 
 T = TypeVar("T")
