@@ -16,17 +16,12 @@ from online.history import DUPLICATE, FULL, NEW, TOO_LATE
 from online.memory import Memory, MemoryConfig
 from online.quality import Quality
 from online.slates import SlateMaker
-from online.slots import hash64
+from online.slots import hash64, hashes
 from online.step import PastEvent, Recommendation, Reject, Slate, Step
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
 PART = 512  # events that memory is made room for at once
 _KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
-
-
-def _hashes(texts: Iterable[str]) -> np.ndarray:
-    """(N,) u8, 0 for an empty text."""
-    return np.array([hash64(text) if text else 0 for text in texts], np.uint64)
 
 
 @dataclass(frozen=True)
@@ -103,8 +98,8 @@ class Recommender:
                 np.array([self._memory.items.get(e.item_id) for e in past], np.int32),
                 np.array([_KIND[e.type] for e in past], np.int8),
                 np.array([e.ts for e in past], np.int64),
-                _hashes(e.event_id for e in past),
-                _hashes(e.session_id for e in past),
+                hashes(e.event_id for e in past),
+                hashes(e.session_id for e in past),
                 self.history_limit,
             )  # fmt: skip
 
@@ -147,8 +142,8 @@ class Recommender:
             kind=np.array([_KIND[e.type] for e in events], np.int8),
             role=np.array([self._role(e) for e in events], np.int8),
             ts=np.array([e.ts for e in events], np.int64),
-            event=_hashes(e.event_id for e in events),
-            session=_hashes(e.session_id or "" for e in events),
+            event=hashes(e.event_id for e in events),
+            session=hashes(e.session_id or "" for e in events),
             status=np.zeros(n, np.int8),
         )  # fmt: skip
 

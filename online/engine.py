@@ -83,6 +83,16 @@ def add_list(
 
 
 @compiled
+def add_lists(
+    t: Tables, s: Scratch, out: Lists, user: np.ndarray, ts: np.ndarray, session: np.ndarray,
+    exclude_seen: bool,
+) -> None:  # fmt: skip
+    """Fill `out` with one list for each user (E,) at its moment, nothing being taken."""
+    for e in range(len(user)):
+        add_list(t, s, out, e, user[e], ts[e], session[e], -1, exclude_seen, e)
+
+
+@compiled
 def advance(
     t: Tables, s: Scratch, batch: Batch, first: int, out: Lists, n: int, exclude_seen: bool,
     limit: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from online.compiled import compiled
+from online.compiled import brief, compiled
 from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables
 
 NEW, DUPLICATE, FULL, TOO_LATE = range(4)
@@ -99,7 +99,7 @@ def free_user(t: Tables, user: int) -> None:
     t.user_seen[user] = 0
 
 
-@compiled
+@brief
 def newest(
     t: Tables, user: int, items: np.ndarray, kinds: np.ndarray, ts: np.ndarray, sessions: np.ndarray
 ) -> int:

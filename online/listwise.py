@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from online.compiled import compiled
+from online.compiled import brief
 
 
-@compiled
+@brief
 def softmax(scores: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
     """Probabilities of each list's rows. Shapes: scores, out (N,) f4; start (E + 1,) i8."""
     for e in range(len(start) - 1):
@@ -31,7 +31,7 @@ def softmax(scores: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
             out[r] *= scale
 
 
-@compiled
+@brief
 def gradient(
     p: np.ndarray, start: np.ndarray, place: np.ndarray, weight: np.ndarray, out: np.ndarray
 ) -> None:
@@ -51,7 +51,7 @@ def gradient(
             out[place[e]] -= w
 
 
-@compiled
+@brief
 def ranks(
     scores: np.ndarray, start: np.ndarray, proposed: np.ndarray, place: np.ndarray,
     unproposed: np.ndarray, out: np.ndarray,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from online.compiled import compiled
+from online.compiled import brief
 
 
-@compiled
+@brief
 def standardise(
     raw: np.ndarray, first: int, last: int, scale: np.ndarray, offset: np.ndarray, x: np.ndarray
 ) -> None:
@@ -22,7 +22,7 @@ def standardise(
             x[r, f] = min(max(value, np.float32(-5.0)), np.float32(5.0))
 
 
-@compiled
+@brief
 def linear_scores(
     x: np.ndarray, first: int, last: int, weights: np.ndarray, out: np.ndarray
 ) -> None:
@@ -34,7 +34,7 @@ def linear_scores(
         out[r] = total
 
 
-@compiled
+@brief
 def forward(
     x: np.ndarray, start: np.ndarray, w: np.ndarray, b: np.ndarray, v: np.ndarray, u: np.ndarray,
     hidden: np.ndarray, out: np.ndarray,
@@ -59,7 +59,7 @@ def forward(
             out[r] = total
 
 
-@compiled
+@brief
 def backward(
     x: np.ndarray, hidden: np.ndarray, slope: np.ndarray, v: np.ndarray, back: np.ndarray,
     gw: np.ndarray, gb: np.ndarray, gv: np.ndarray, gu: np.ndarray,
@@ -78,7 +78,7 @@ def backward(
     np.dot(x.T, back, gw)
 
 
-@compiled
+@brief
 def mix(p: np.ndarray, weights: np.ndarray, first: int, last: int, out: np.ndarray) -> None:
     """out[first:last] = Σ weights[k] log p[k]. Shapes: p (K, N), weights (K,), out (N,)."""
     for r in range(first, last):
@@ -88,7 +88,7 @@ def mix(p: np.ndarray, weights: np.ndarray, first: int, last: int, out: np.ndarr
         out[r] = total
 
 
-@compiled
+@brief
 def adam(p: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, rate: float) -> None:
     """One step of Adam (Kingma and Ba 2015) for one parameter, in place; all of the same shape.
 

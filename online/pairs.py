@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from online.compiled import compiled
+from online.compiled import brief, compiled
 from online.tables import (
     BACKWARD_LONG,
     DIRECT,
@@ -197,7 +197,7 @@ def forget_item(t: Tables, item: int) -> None:
     free_row(t, item)
 
 
-@compiled
+@brief
 def strongest(t: Tables, items: np.ndarray, n: int, to: np.ndarray, out: np.ndarray) -> None:
     """For each slot in `to`: the position in `items[:n]` of what speaks most for it, or -1.
 

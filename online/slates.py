@@ -12,14 +12,14 @@ import itertools
 import numpy as np
 
 from online.contest import Contest
-from online.engine import add_list, new_lists
+from online.engine import add_lists, new_lists
 from online.features import FEATURES, NAMES, SOURCES, ablated
 from online.history import newest
 from online.memory import Memory
 from online.pairs import WINDOW, strongest
 from online.policy import choose
 from online.reasons import did, sentence
-from online.slots import hash64
+from online.slots import hashes
 from online.step import Recommendation
 
 Asked = tuple[str, int, str]  # user (held or not), event time in epoch ms, session or ""
@@ -62,12 +62,13 @@ class SlateMaker:
     def _score(self, users: list[int], asked: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (L + 1,) and scores (N,) of the users' lists, which lie in `self._lists`."""
         memory, lists = self._memory, self._lists
-        for n, (user, (_, ts, session)) in enumerate(zip(users, asked, strict=True)):
-            hashed = np.uint64(hash64(session) if session else 0)
-            add_list(
-                memory.tables, memory.scratch, lists, n, user, ts, hashed, -1,
-                self._exclude_seen, n,
-            )  # fmt: skip
+        add_lists(
+            memory.tables, memory.scratch, lists,
+            np.array(users, np.int32),
+            np.array([ts for _, ts, _ in asked], np.int64),
+            hashes(session for _, _, session in asked),
+            self._exclude_seen,
+        )  # fmt: skip
         start = lists.start[: len(users) + 1]
         return start, self._contest.predict(lists.x[: start[-1]], start)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Iterable
+
+import numpy as np
 
 
 class Slots:
@@ -80,3 +83,8 @@ class Slots:
 def hash64(text: str) -> int:
     """A stable 64-bit hash, never 0 (0 stands for "none")."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+
+
+def hashes(texts: Iterable[str]) -> np.ndarray:
+    """The hashes of many: (N,) u8, 0 for an empty text."""
+    return np.array([hash64(text) if text else 0 for text in texts], np.uint64)
