@@ -82,7 +82,10 @@ class Recommender:
 
         Those that it holds count as used, so that restoring the others does not evict them.
         """
-        users = dict.fromkeys(d.event.user_id for d in batch)
+        return self.absent(dict.fromkeys(d.event.user_id for d in batch))
+
+    def absent(self, users: Iterable[str]) -> list[str]:
+        """Which of these the core does not hold; the others count as used."""
         return [user for user in users if not self._memory.users.touch(user)]
 
     def restore(self, histories: Mapping[str, list[PastEvent]]) -> None:

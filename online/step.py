@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from online.events import Delivery
+from online.events import Delivery, Item
 
 
 class PastEvent(NamedTuple):
@@ -34,6 +35,19 @@ class History(Protocol):
         Users without events may be missing from the answer.
         """
         ...
+
+
+class Core(Protocol):
+    """What drivers need of `online.core.Recommender`, wherever it runs."""
+
+    @property
+    def history_limit(self) -> int: ...
+    def announce(self, items: Iterable[Item]) -> None: ...
+    def withdraw(self, item_ids: Iterable[str]) -> None: ...
+    def missing(self, batch: list[Delivery]) -> list[str]: ...
+    def restore(self, histories: Mapping[str, list[PastEvent]]) -> None: ...
+    def step(self, batch: list[Delivery], now_ms: int) -> Step: ...
+    def quality(self) -> dict[str, Any]: ...
 
 
 class Recommendation(NamedTuple):

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from infra.log import get_log
 from infra.rows import Announcement, DeadLetter, Place
 from infra.warehouse_types import Warehouse, WarehouseError
-from online.core import Recommender
 from online.events import Delivery, Item, item_fault
-from online.step import Reject, Step
+from online.step import Core, Reject, Step
 from streams.codec import Fault, decode_event, decode_item
+from streams.core_process import CoreLost
 
 log = get_log("learning")
 
@@ -58,7 +58,7 @@ class Poisoned(Exception):
 class Learner:
     """The core together with the histories that it needs."""
 
-    def __init__(self, core: Recommender, warehouse: Warehouse, max_record_bytes: int) -> None:
+    def __init__(self, core: Core, warehouse: Warehouse, max_record_bytes: int) -> None:
         self.core = core
         self.quality: dict[str, Any] = {}  # a copy for other threads, at most QUALITY_S old
         self._quality_at = 0.0
@@ -88,7 +88,7 @@ class Learner:
         try:
             self.recall(batch)
             learned.step = self.core.step(batch, now_ms)
-        except (WarehouseError, MemoryError):
+        except (WarehouseError, MemoryError, CoreLost):
             raise
         except Exception as error:
             log.error("core_raised", error=f"{type(error).__name__}: {error}", events=len(batch))
@@ -151,6 +151,8 @@ class Learner:
             return
         try:
             self.core.announce([item])
+        except CoreLost:
+            raise
         except Exception as error:
             learned.letters.append(self._letter(m, f"poison: {type(error).__name__}: {error}"))
             return
@@ -178,7 +180,7 @@ class Learner:
             try:
                 self.recall(part)
                 step = self.core.step(part, now_ms)
-            except (WarehouseError, MemoryError):
+            except (WarehouseError, MemoryError, CoreLost):
                 raise
             except Exception as error:
                 if len(part) == 1:

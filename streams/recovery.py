@@ -11,9 +11,9 @@ import msgspec
 
 from infra.log import get_log
 from infra.warehouse_types import Warehouse
-from online.core import Recommender
 from online.events import Delivery, Event
-from online.step import PastEvent
+from online.step import Core, PastEvent
+from streams.core_process import CoreLost
 
 log = get_log("recovery")
 
@@ -42,7 +42,7 @@ _HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id FROM (
 
 
 def recover(
-    core: Recommender,
+    core: Core,
     warehouse: Warehouse,
     newest: int,
     stopping: Callable[[], bool] = lambda: False,
@@ -72,9 +72,7 @@ def recover(
     return last
 
 
-def _learn_again(
-    core: Recommender, warehouse: Warehouse, number: int, batch: list[Delivery]
-) -> None:
+def _learn_again(core: Core, warehouse: Warehouse, number: int, batch: list[Delivery]) -> None:
     missing = core.missing(batch)
     if missing:
         parameters = {"users": tuple(missing), "batch": number, "limit": core.history_limit}
@@ -86,6 +84,8 @@ def _learn_again(
         core.restore(histories)
     try:
         core.step(batch, time.time_ns() // 1_000_000)
+    except CoreLost:
+        raise
     except Exception as error:  # it was found when it came; a start must not die of it again
         log.warning("recovery_skipped", batch=number, error=f"{type(error).__name__}: {error}")
 

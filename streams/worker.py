@@ -25,10 +25,11 @@ from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
-from online.core import Recommender, RecommenderConfig
+from online.core import RecommenderConfig
 from online.memory import MemoryConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
+from streams.core_process import CoreLost, CoreProcess
 from streams.http import HttpError, HttpServer
 from streams.learning import Learner
 from streams.pipeline import Pipeline
@@ -50,11 +51,11 @@ log = get_log("worker")
 
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
-SWITCH_S = 0.0005  # the learner asks for the interpreter often: not 5 ms in line each time
+SWITCH_S = 0.0005  # Faust, learning and writing take turns: not 5 ms in line each time
 BROKER_CHECK_S = 3.0
 
 T = TypeVar("T")
-EXPECTED = (StateError, BrokerError, BrokerUnreachable, WarehouseError, HttpError)
+EXPECTED = (StateError, BrokerError, BrokerUnreachable, CoreLost, WarehouseError, HttpError)
 
 
 def run_up(settings: Settings) -> int:
@@ -111,11 +112,12 @@ class Worker:
             where = await http.start(self._settings.http_host, self._settings.http_port)
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
-            return await self._serve(warehouse)
+            return await self._serve(warehouse, stack)
 
-    async def _serve(self, warehouse: Warehouse) -> int:
+    async def _serve(self, warehouse: Warehouse, stack: contextlib.AsyncExitStack) -> int:
         settings, status = self._settings, self._status
-        core = Recommender(_config(settings))
+        core = CoreProcess(_config(settings))
+        stack.callback(core.close)
         last_batch = await asyncio.to_thread(self._prepare, core, warehouse)
         if self._ending.asked.is_set():
             return 0
@@ -227,13 +229,11 @@ class Worker:
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
 
-    def _prepare(self, core: Recommender, warehouse: Warehouse) -> int:
+    def _prepare(self, core: CoreProcess, warehouse: Warehouse) -> int:
         """Fill the core with what is known; returns the last journalled batch number."""
         status = self._status
         status.detail = "compiling"
-        warm_up = getattr(core, "warm_up", None)
-        if warm_up is not None:
-            warm_up()
+        core.warm_up()
         status.detail = "reading the catalogue"
         items = warehouse.catalogue()
         core.announce(items)

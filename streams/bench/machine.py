@@ -39,7 +39,22 @@ def _processor() -> str:
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process in MB (2^20 bytes); 0 if it is gone. Linux only."""
+    """Resident memory of a process and its children in MB (2^20 bytes); 0 if gone. Linux only."""
+    total = 0.0
+    try:
+        for each in [pid, *_children(pid)]:
+            total += _own_rss_mb(each)
+    except OSError:
+        pass
+    return total
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def _own_rss_mb(pid: int) -> float:
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

@@ -40,6 +40,12 @@ class NullRecommender:
             for n in range(self.config.k)
         )
 
+    def warm_up(self) -> None:
+        """Nothing is compiled."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def announce(self, items: Iterable[Item]) -> None:
         """Nothing is kept."""
 
@@ -118,7 +124,7 @@ def main(arguments: list[str]) -> None:
         os._exit(0)  # Faust's threads have nothing to lose
     from streams import worker
 
-    vars(worker)["Recommender"] = NullRecommender  # the same pipeline around another core
+    vars(worker)["CoreProcess"] = NullRecommender  # the same pipeline around another core
     worker.main()
 
 
