@@ -14,7 +14,7 @@ from infra.log import get_log
 from infra.rows import Announcement, DeadLetter, Place
 from infra.warehouse_types import Warehouse, WarehouseError
 from online.events import Delivery, Item, item_fault
-from online.step import Core, Reject, Step
+from online.step import Core, PastEvent, Reject, Step
 from streams.codec import Fault, decode_event, decode_item
 from streams.core_process import CoreLost
 
@@ -22,6 +22,9 @@ log = get_log("learning")
 
 MAX_REASON = 500  # characters
 QUALITY_S = 0.25
+RECENT_USERS = 50_000  # fewer than the core holds
+
+Histories = dict[str, list[PastEvent]]
 
 
 class Message(NamedTuple):
@@ -45,14 +48,22 @@ class Learned:
     other_keys: int = 0  # events whose Kafka key is not their user_id
 
 
+@dataclass(slots=True)
+class Prepared:
+    """A batch that only the core still has to see."""
+
+    batch: list[Delivery] = field(default_factory=list)
+    raw: dict[Place, bytes] = field(default_factory=dict)
+    histories: Histories = field(default_factory=dict)
+    learned: Learned = field(default_factory=Learned)
+
+
 class Poisoned(Exception):
     """The core raised on a batch. Nothing is lost: give the batch to `Learner.rescue`."""
 
-    def __init__(self, batch: list[Delivery], learned: Learned, raw: dict[Place, bytes]) -> None:
+    def __init__(self, ready: Prepared) -> None:
         super().__init__("the core raised")
-        self.batch = batch
-        self.learned = learned
-        self.raw = raw
+        self.batch, self.learned, self.raw = ready.batch, ready.learned, ready.raw
 
 
 class Learner:
@@ -62,45 +73,74 @@ class Learner:
         self.core = core
         self.quality: dict[str, Any] = {}  # a copy for other threads, at most QUALITY_S old
         self._quality_at = 0.0
+        self._recent: dict[str, None] = {}  # users that the core probably holds, newest last
         self._warehouse = warehouse
         self._max_record_bytes = max_record_bytes
 
-    def learn(self, messages: list[Message], now_ms: int) -> Learned:
-        """Decode and step one batch of events.
+    def prepare(self, messages: list[Message]) -> Prepared:
+        """Decode one batch of events and read the histories that the core probably lacks.
+
+        May run while the batch before is being learned. Raises WarehouseError: try again.
+        """
+        ready = Prepared()
+        for m in messages:
+            event = decode_event(m.value, self._max_record_bytes)
+            if isinstance(event, Fault):
+                ready.learned.letters.append(self._letter(m, event.reason))
+                continue
+            # a stranger's key only endangers the order of that user's events: accept and count
+            ready.learned.other_keys += m.key is not None and m.key != event.user_id.encode()
+            ready.batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
+            ready.raw[m.topic, m.partition, m.offset] = m.value or b""
+        users = dict.fromkeys(d.event.user_id for d in ready.batch)
+        ready.histories = self._read([u for u in users if u not in self._recent], ready.batch)
+        self._remember(users)
+        return ready
+
+    def learn(self, ready: Prepared, now_ms: int) -> Learned:
+        """Step one batch of events.
 
         Raises WarehouseError while histories cannot be read (nothing was learned: try again) and
         Poisoned when the core raised.
         """
-        learned = Learned()
-        batch: list[Delivery] = []
-        raw: dict[Place, bytes] = {}
-        for m in messages:
-            event = decode_event(m.value, self._max_record_bytes)
-            if isinstance(event, Fault):
-                learned.letters.append(self._letter(m, event.reason))
-                continue
-            # a stranger's key only endangers the order of that user's events: accept and count
-            learned.other_keys += m.key is not None and m.key != event.user_id.encode()
-            batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
-            raw[m.topic, m.partition, m.offset] = m.value or b""
-        if not batch:
+        learned = ready.learned
+        if not ready.batch:
             return learned
         try:
-            self.recall(batch)
-            learned.step = self.core.step(batch, now_ms)
+            self.recall(ready.batch, ready.histories)
+            learned.step = self.core.step(ready.batch, now_ms)
         except (WarehouseError, MemoryError, CoreLost):
             raise
         except Exception as error:
-            log.error("core_raised", error=f"{type(error).__name__}: {error}", events=len(batch))
-            raise Poisoned(batch, learned, raw) from error
-        return self._settle(learned, raw)
+            said = f"{type(error).__name__}: {error}"
+            log.error("core_raised", error=said, events=len(ready.batch))
+            raise Poisoned(ready) from error
+        return self._settle(learned, ready.raw)
 
-    def recall(self, batch: list[Delivery]) -> None:
-        """Give the core the histories of those users of `batch` that it does not hold."""
+    def recall(self, batch: list[Delivery], histories: Histories | None = None) -> None:
+        """Give the core the histories of those users of `batch` that it does not hold.
+
+        `histories` were read before; what they lack is read now. Who is missing, the core says.
+        """
         missing = self.core.missing(batch)
         if missing:
-            limit = self.core.history_limit
-            self.core.restore(self._warehouse.read(missing, before(batch), limit))
+            found = histories or {}
+            more = self._read([user for user in missing if user not in found], batch)
+            self.core.restore({u: found[u] if u in found else more[u] for u in missing})
+
+    def _read(self, users: list[str], batch: list[Delivery]) -> Histories:
+        """An entry for each user, empty for one without events."""
+        if not users:
+            return {}
+        past = self._warehouse.read(users, before(batch), self.core.history_limit)
+        return {user: past.get(user, []) for user in users}
+
+    def _remember(self, users: Iterable[str]) -> None:
+        for user in users:
+            self._recent.pop(user, None)
+            self._recent[user] = None
+        while len(self._recent) > RECENT_USERS:
+            del self._recent[next(iter(self._recent))]
 
     def rescue(self, poisoned: Poisoned, now_ms: int) -> Learned:
         """Learn a poisoned batch in halves until only the culprits are left; they are rejected.

@@ -1,8 +1,9 @@
-"""The one path from raw messages to rows: learn in one thread, write in another, bounded.
+"""The one path from raw messages to rows: three stages with a thread each, and bounds between.
 
-    messages ─► inbox ─learn (thread 1)─► queue of 2 ─write (thread 2)─► acknowledge
+    messages ─► inbox ─prepare─► 1 ready ─learn─► 2 learned ─write─► acknowledge
 
-While batch n is being written, batch n+1 is learned and batch n+2 grows. The journal and the
+While batch n is being written, n+1 is learned, n+2 is prepared (decoded, its users' histories
+read) and n+3 grows. The journal and the
 newest slates are written at once, whatever else there is a little later and together: each insert
 has its price, and people wait for the first only. When the warehouse is away, writing is tried
 again until it works; the queues fill, `take` waits, and Kafka keeps what comes.
@@ -20,8 +21,8 @@ from typing import TypeVar
 from infra.log import get_log
 from infra.rows import BatchId
 from infra.warehouse_types import WarehouseError
-from streams.inbox import Inbox
-from streams.learning import Learned, Learner, Message, Poisoned
+from streams.inbox import Inbox, Taken
+from streams.learning import Learned, Learner, Message, Poisoned, Prepared
 from streams.producer import DeliveryFailed
 from streams.status import Status
 from streams.topics import ITEMS, BrokerUnreachable
@@ -62,6 +63,8 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._idle.set()
         self._queue: asyncio.Queue[Work] = asyncio.Queue(WAITING)
+        self._ready: asyncio.Queue[tuple[Taken, Prepared | None]] = asyncio.Queue(1)
+        self._preparing = ThreadPoolExecutor(1, "prepare")
         self._learning = ThreadPoolExecutor(1, "learn")
         self._writing = ThreadPoolExecutor(1, "write")
         self._tasks: list[asyncio.Task[None]] = []
@@ -69,6 +72,7 @@ class Pipeline:
 
     def start(self) -> None:
         self._tasks = [
+            asyncio.create_task(self._prepare_all(), name="prepare"),
             asyncio.create_task(self._learn_all(), name="learn"),
             asyncio.create_task(self._write_all(), name="write"),
         ]
@@ -95,6 +99,7 @@ class Pipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._preparing.shutdown(wait=False, cancel_futures=True)
         self._learning.shutdown(wait=False, cancel_futures=True)
         self._writing.shutdown(wait=False, cancel_futures=True)
 
@@ -104,14 +109,25 @@ class Pipeline:
             log.error("pipeline_failed", error=f"{type(error).__name__}: {error}")
             self.failed.set_result(error)
 
-    async def _learn_all(self) -> None:
+    async def _prepare_all(self) -> None:
+        """Decode and read histories while the batch before is being learned."""
         try:
             while True:
                 taken = await self._inbox.get()
+                ready = None
+                if taken.topic != ITEMS:
+                    prepare = partial(self._learner.prepare, taken.messages)
+                    ready = await self._persist("prepare", prepare, self._preparing)
+                await self._ready.put((taken, ready))
+        except Exception as error:
+            self.fail(error)
+
+    async def _learn_all(self) -> None:
+        try:
+            while True:
+                taken, ready = await self._ready.get()
                 learned = await (
-                    self._announced(taken.messages)
-                    if taken.topic == ITEMS
-                    else self._learned(taken.messages)
+                    self._announced(taken.messages) if ready is None else self._learned(ready)
                 )
                 # the journal's number: the time in microseconds, made to rise strictly
                 self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
@@ -120,8 +136,8 @@ class Pipeline:
         except Exception as error:
             self.fail(error)
 
-    async def _learned(self, messages: list[Message]) -> Learned:
-        learn = partial(self._learner.learn, messages)
+    async def _learned(self, ready: Prepared) -> Learned:
+        learn = partial(self._learner.learn, ready)
         try:
             return await self._persist("learn", lambda: learn(_now_ms()), self._learning)
         except Poisoned as poisoned:
