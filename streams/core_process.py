@@ -29,6 +29,7 @@ from online.step import Metric, PastEvent, Recommendation, Reject, Slate, Step
 
 ITEMS_AT_ONCE = 5_000
 LONGEST = 1 << 30  # bytes of one message
+BELOW_WORKER = 10  # niceness: what hands rows on must not wait behind what computes
 LAST_S = 5.0  # how long an end is waited for
 
 T = TypeVar("T")
@@ -223,6 +224,7 @@ def serve() -> None:
     """Answer calls from stdin until it ends. Whatever prints goes to stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when we end
         signal.signal(number, signal.SIG_IGN)
+    os.nice(BELOW_WORKER)
     into = os.fdopen(os.dup(0), "rb")
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -1,6 +1,6 @@
-"""The one path from raw messages to rows: three stages with a thread each, and bounds between.
+"""The one path from raw messages to rows: stages with a thread each, and bounds between.
 
-    messages ─► inbox ─prepare─► 1 ready ─learn─► 2 learned ─write─► acknowledge
+    messages ─► inbox ─prepare─► 1 ready ─learn─► 8 learned ─write─► 64 ─write later─► acknowledge
 
 While batch n is being written, n+1 is learned, n+2 is prepared (decoded, its users' histories
 read) and n+3 grows. The journal and the
@@ -30,8 +30,12 @@ from streams.writing import LATER, SOON, Group, Work, Writer
 
 log = get_log("pipeline")
 
-WAITING = 2  # learned batches that wait to be written
-LATER_S = 0.15  # how long slates, metrics and dead letters are collected
+WAITING = 8  # learned batches that wait to be written
+WAITING_LATER = 64  # journalled batches whose other rows wait
+LATER_S = 0.2  # how long slates, metrics and dead letters are collected
+# An insert costs about the same for one row as for hundreds. After each write we rest as long as it
+# took: what comes meanwhile goes together, and half of a processor at most goes into inserts.
+LONGEST_REST_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
 
@@ -67,6 +71,8 @@ class Pipeline:
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._learning = ThreadPoolExecutor(1, "learn")
         self._writing = ThreadPoolExecutor(1, "write")
+        self._later: asyncio.Queue[Work] = asyncio.Queue(WAITING_LATER)
+        self._writing_later = ThreadPoolExecutor(1, "write-later")
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -74,7 +80,8 @@ class Pipeline:
         self._tasks = [
             asyncio.create_task(self._prepare_all(), name="prepare"),
             asyncio.create_task(self._learn_all(), name="learn"),
-            asyncio.create_task(self._write_all(), name="write"),
+            asyncio.create_task(self._write_soon(), name="write"),
+            asyncio.create_task(self._write_later(), name="write_later"),
         ]
 
     async def take(self, messages: list[Message], written: Callable[[], None]) -> None:
@@ -102,6 +109,7 @@ class Pipeline:
         self._preparing.shutdown(wait=False, cancel_futures=True)
         self._learning.shutdown(wait=False, cancel_futures=True)
         self._writing.shutdown(wait=False, cancel_futures=True)
+        self._writing_later.shutdown(wait=False, cancel_futures=True)
 
     def fail(self, error: BaseException) -> None:
         """Something happened that must not be survived: say it and let the worker end."""
@@ -149,32 +157,35 @@ class Pipeline:
         announce = partial(self._learner.announce, messages)
         return await self._persist("announce", announce, self._learning)
 
-    async def _write_all(self) -> None:
-        """Write what people wait for at once, the rest every LATER_S; acknowledge after both."""
-        kept: list[Work] = []  # readable already, not acknowledged yet
-        due = 0.0
-        incoming = asyncio.ensure_future(self._queue.get())
+    async def _write_soon(self) -> None:
+        """Write the journal and what people wait for, in groups of what came meanwhile."""
+        rested = 0.0
         try:
             while True:
-                wait_s = max(0.0, due - time.monotonic()) if kept else None
-                await asyncio.wait({incoming}, timeout=wait_s)
-                if incoming.done():
-                    works = [incoming.result(), *self._queued()]
-                    incoming = asyncio.ensure_future(self._queue.get())
-                    group = await self._written(works, SOON)
-                    for work in works:
-                        self._status.wrote(work.learned, group.written_ms)
-                    due = due if kept else time.monotonic() + LATER_S
-                    kept += works
-                if kept and time.monotonic() >= due:
-                    await self._written(kept, LATER)
-                    for work in kept:
-                        self._acknowledge(work)
-                    kept = []
+                works = [await self._queue.get()]
+                await asyncio.sleep(rested - time.monotonic())
+                works += _waiting(self._queue)
+                started = time.monotonic()
+                group = await self._written(works, SOON, self._writing)
+                rested = time.monotonic() + min(time.monotonic() - started, LONGEST_REST_S)
+                for work in works:
+                    self._status.wrote(work.learned, group.written_ms)
+                    await self._later.put(work)
         except Exception as error:
             self.fail(error)  # what is not done stays so: `drain` must not believe otherwise
-        finally:
-            incoming.cancel()
+
+    async def _write_later(self) -> None:
+        """Write the rest of what is journalled, every LATER_S; then acknowledge."""
+        try:
+            while True:
+                works = [await self._later.get()]
+                await asyncio.sleep(LATER_S)
+                works += _waiting(self._later)
+                await self._written(works, LATER, self._writing_later)
+                for work in works:
+                    self._acknowledge(work)
+        except Exception as error:
+            self.fail(error)
 
     def _acknowledge(self, work: Work) -> None:
         for written in work.written:
@@ -184,14 +195,12 @@ class Pipeline:
         if not self._unwritten:
             self._idle.set()
 
-    def _queued(self) -> list[Work]:
-        """What waited meanwhile goes along."""
-        return [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-
-    async def _written(self, works: list[Work], tables: tuple[str, ...]) -> Group:
+    async def _written(
+        self, works: list[Work], tables: tuple[str, ...], thread: ThreadPoolExecutor
+    ) -> Group:
         group = Group(works, tables)
         stage = "write" if tables is SOON else "write_later"
-        await self._persist(stage, partial(self._writer.write, group), self._writing)
+        await self._persist(stage, partial(self._writer.write, group), thread)
         return group
 
     async def _persist(self, stage: str, call: Callable[[], T], thread: ThreadPoolExecutor) -> T:
@@ -224,6 +233,11 @@ class Pipeline:
     @staticmethod
     async def _in(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, call)
+
+
+def _waiting(queue: asyncio.Queue[Work]) -> list[Work]:
+    """What waited meanwhile goes along."""
+    return [queue.get_nowait() for _ in range(queue.qsize())]
 
 
 def _now_ms() -> int:
