@@ -8,7 +8,7 @@ import numpy as np
 
 from online.compiled import compiled
 from online.features import stream_time
-from online.pairs import WINDOW, add_pair, forget_item
+from online.pairs import add_pairs, forget_item
 from online.tables import (
     DECAYS,
     GENERATIONS,
@@ -36,31 +36,25 @@ def know(t: Tables, item: int, ts: int) -> None:
 
 
 @compiled
-def _heat(t: Tables, item: int, h: int) -> float:
-    return t.taken[item] if h == 0 else t.decayed[item, HOT_DECAYS[h - 1]]
+def _warm(heats: np.ndarray, hot: np.ndarray, n: int, item: int) -> int:
+    """Give the item its place in a hot list (HOT,), sorted hottest first; how many it holds then.
 
-
-@compiled
-def _warm(t: Tables, item: int, h: int) -> None:
-    """Give the item its place in hot list `h`, sorted hottest first."""
-    heat = _heat(t, item, h)
-    n = t.hot_n[h]
-    if n == HOT and heat <= t.hot_min[h]:
-        return
-    at = -1
-    for k in range(n):
-        if t.hot[h, k] == item:
-            at = k
-            break
-    if at < 0:
+    heats: (I,) what ranks the items.
+    """
+    heat = heats[item]
+    if n == HOT and heat <= heats[hot[n - 1]]:
+        return n
+    at = 0
+    while at < n and hot[at] != item:
+        at += 1
+    if at == n:
         at = n if n < HOT else HOT - 1
-        if n < HOT:
-            t.hot_n[h] += 1
-    while at > 0 and _heat(t, t.hot[h, at - 1], h) < heat:
-        t.hot[h, at] = t.hot[h, at - 1]
+        n = at + 1
+    while at > 0 and heats[hot[at - 1]] < heat:
+        hot[at] = hot[at - 1]
         at -= 1
-    t.hot[h, at] = item
-    t.hot_min[h] = _heat(t, t.hot[h, t.hot_n[h] - 1], h)
+    hot[at] = item
+    return n
 
 
 @compiled
@@ -91,12 +85,11 @@ def observe(
     t.last_tick[item] = tick
     t.last_ts[item] = max(ts, t.last_ts[item])
     for h in range(HOT_LISTS):
-        _warm(t, item, h)
+        heats = t.taken if h == 0 else t.decayed[:, HOT_DECAYS[h - 1]]
+        t.hot_n[h] = _warm(heats, t.hot[h], t.hot_n[h], item)
     t.recent[item, t.recent_n[item] % RECENT] = user
     t.recent_n[item] += 1
-    for p in range(min(n, WINDOW)):
-        if before[p] != item:
-            add_pair(t, before[p], item, p + 1, p < fresh)
+    add_pairs(t, before, n, fresh, item)
 
 
 @compiled
@@ -109,7 +102,6 @@ def expire(t: Tables, item: int) -> None:
                 for m in range(k, t.hot_n[h] - 1):
                     t.hot[h, m] = t.hot[h, m + 1]
                 t.hot_n[h] -= 1
-                t.hot_min[h] = -1e300
                 break
     if t.known[item]:
         t.clock[ITEMS_KNOWN] -= 1

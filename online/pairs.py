@@ -28,9 +28,10 @@ from online.tables import (
 )
 
 WAYS = 8
-SHORT_DECAY = np.float32(0.6)
-LONG_DECAY = np.float32(0.9)
 WINDOW = 20  # events of a user back
+# what a pair counts when its items lie 1, 2, … WINDOW events of a user apart
+SHORT_DECAY = np.array([0.6**gap for gap in range(WINDOW)], np.float32)
+LONG_DECAY = np.array([0.9**gap for gap in range(WINDOW)], np.float32)
 
 
 @compiled
@@ -88,22 +89,34 @@ def free_row(t: Tables, item: int) -> None:
 
 
 @compiled
-def _strength(t: Tables, entry: int) -> float:
-    return t.pair_weight[entry, FORWARD_LONG] + t.pair_weight[entry, BACKWARD_LONG]
+def _strength(pair_weight: np.ndarray, entry: int) -> float:
+    return pair_weight[entry, FORWARD_LONG] + pair_weight[entry, BACKWARD_LONG]
 
 
 @compiled
-def _search(t: Tables, start: int, size: int, key: int) -> int:
+def _search(pair_item: np.ndarray, start: int, size: int, key: int) -> int:
     """Entry of the neighbour; -1 - entry of a free one; or -2**40 when all its ways are taken."""
     at = _place(key)
     empty = -1
     for way in range(WAYS):
         entry = start + ((at + way) & (size - 1))
-        if t.pair_item[entry] == key:
+        if pair_item[entry] == key:
             return entry
-        if empty < 0 and t.pair_item[entry] < 0:
+        if empty < 0 and pair_item[entry] < 0:
             empty = entry
     return -1 - empty if empty >= 0 else -(1 << 40)
+
+
+@compiled
+def _weakest(pair_weight: np.ndarray, start: int, size: int, key: int) -> int:
+    """The entry that gives way to a neighbour whose ways are all taken."""
+    at = _place(key)
+    entry = start + (at & (size - 1))
+    for way in range(1, WAYS):
+        other = start + ((at + way) & (size - 1))
+        if _strength(pair_weight, other) < _strength(pair_weight, entry):
+            entry = other
+    return entry
 
 
 @compiled
@@ -117,7 +130,7 @@ def _grow_row(t: Tables, item: int) -> bool:
     size = old_size << 2
     for entry in range(old, old + old_size):
         if t.pair_item[entry] >= 0:
-            to = _search(t, start, size, t.pair_item[entry])
+            to = _search(t.pair_item, start, size, t.pair_item[entry])
             if to > -(1 << 40):
                 to = -1 - to
                 t.pair_item[to] = t.pair_item[entry]
@@ -140,19 +153,14 @@ def _entry(t: Tables, item: int, neighbour: int) -> int:
     for _ in range(ROW_CLASSES):
         size = row_size(t, item)
         start = t.row_start[item]
-        found = _search(t, start, size, t.key[neighbour])
+        found = _search(t.pair_item, start, size, t.key[neighbour])
         if found >= 0:
             return found
         if found > -(1 << 40):
             entry = -1 - found
             break
         if not _grow_row(t, item):
-            at = _place(t.key[neighbour])
-            entry = start + (at & (size - 1))
-            for way in range(1, WAYS):
-                other = start + ((at + way) & (size - 1))
-                if _strength(t, other) < _strength(t, entry):
-                    entry = other
+            entry = _weakest(t.pair_weight, start, size, t.key[neighbour])
             break
     t.pair_item[entry] = t.key[neighbour]
     for f in range(PAIR_FIELDS):
@@ -161,23 +169,47 @@ def _entry(t: Tables, item: int, neighbour: int) -> int:
 
 
 @compiled
-def add_pair(t: Tables, before: int, after: int, gap: int, same_session: bool) -> None:
-    """Count that a user went from `before` to `after`, `gap` events later (1 = directly)."""
-    long = LONG_DECAY ** (gap - 1)
-    together = np.float32(1.0) if same_session else np.float32(0.0)
-    entry = _entry(t, before, after)
-    if entry >= 0:
-        t.pair_weight[entry, FORWARD_SHORT] += SHORT_DECAY ** (gap - 1)
-        t.pair_weight[entry, FORWARD_LONG] += long
-        t.pair_weight[entry, TOGETHER] += together
-        t.pair_weight[entry, LATEST] = t.clock[TICK]
-        if gap == 1:
-            t.pair_weight[entry, DIRECT] += np.float32(1.0)
-    entry = _entry(t, after, before)
-    if entry >= 0:
-        t.pair_weight[entry, BACKWARD_LONG] += long
-        t.pair_weight[entry, TOGETHER] += together
-        t.pair_weight[entry, LATEST] = t.clock[TICK]
+def _held(
+    pair_item: np.ndarray, row_start: np.ndarray, row_class: np.ndarray, item: int, key: int
+) -> int:
+    """The item's entry for a neighbour's key, or a negative number. Takes arrays one by one: each
+    call with the whole tuple counts thirty references, which costs more than the search."""
+    if row_start[item] < 0:
+        return -1
+    return _search(pair_item, row_start[item], ROW_FIRST << (2 * row_class[item]), key)
+
+
+@compiled
+def add_pairs(t: Tables, before: np.ndarray, n: int, fresh: int, after: int) -> None:
+    """Count that a user went from each item of `before` to the item `after`.
+
+    before: (≥ n,) the user's items, newest first, the first `fresh` of them in this session.
+    """
+    pair_item, weight, key = t.pair_item, t.pair_weight, t.key
+    row_start, row_class = t.row_start, t.row_class
+    tick, one = np.float32(t.clock[TICK]), np.float32(1.0)
+    for p in range(min(n, WINDOW)):
+        other = before[p]
+        if other == after:
+            continue
+        together = one if p < fresh else np.float32(0.0)
+        entry = _held(pair_item, row_start, row_class, other, key[after])
+        if entry < 0:
+            entry = _entry(t, other, after)
+        if entry >= 0:
+            weight[entry, FORWARD_SHORT] += SHORT_DECAY[p]
+            weight[entry, FORWARD_LONG] += LONG_DECAY[p]
+            weight[entry, TOGETHER] += together
+            weight[entry, LATEST] = tick
+            if p == 0:
+                weight[entry, DIRECT] += one
+        entry = _held(pair_item, row_start, row_class, after, key[other])
+        if entry < 0:
+            entry = _entry(t, after, other)
+        if entry >= 0:
+            weight[entry, BACKWARD_LONG] += LONG_DECAY[p]
+            weight[entry, TOGETHER] += together
+            weight[entry, LATEST] = tick
 
 
 @compiled
@@ -191,7 +223,7 @@ def forget_item(t: Tables, item: int) -> None:
         if key >= 0 and t.key[key & SLOT_MASK] == key:
             other = key & SLOT_MASK
             if t.row_start[other] >= 0:
-                found = _search(t, t.row_start[other], row_size(t, other), t.key[item])
+                found = _search(t.pair_item, t.row_start[other], row_size(t, other), t.key[item])
                 if found >= 0:
                     t.pair_item[found] = -1
     free_row(t, item)
@@ -210,9 +242,9 @@ def strongest(t: Tables, items: np.ndarray, n: int, to: np.ndarray, out: np.ndar
             start = t.row_start[items[p]]
             if start < 0 or items[p] == to[k]:
                 continue
-            entry = _search(t, start, row_size(t, items[p]), t.key[to[k]])
+            entry = _search(t.pair_item, start, row_size(t, items[p]), t.key[to[k]])
             if entry >= 0:
-                weight = 0.9**p * _strength(t, entry) * t.rarity[items[p]]
+                weight = 0.9**p * _strength(t.pair_weight, entry) * t.rarity[items[p]]
                 if weight > best:
                     best = weight
                     out[k] = p

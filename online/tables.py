@@ -73,7 +73,6 @@ class Tables(NamedTuple):
     # most popular and trending
     hot: np.ndarray  # (HOT_LISTS, HOT) i4
     hot_n: np.ndarray  # (HOT_LISTS,) i8
-    hot_min: np.ndarray  # (HOT_LISTS,) f8
     # counters: see the names below
     clock: np.ndarray  # (8,) i8
 
@@ -116,7 +115,6 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         page_free=np.arange(pages - 1, -1, -1, dtype=np.int32),
         hot=np.full((HOT_LISTS, HOT), -1, np.int32),
         hot_n=np.zeros(HOT_LISTS, np.int64),
-        hot_min=np.full(HOT_LISTS, -1e300),
         clock=_clock(pages),
     )
 
