@@ -171,7 +171,7 @@ class Memory:
     def coverage(self) -> float:
         """Share of the known items that were in a slate."""
         known = int(self.tables.clock[ITEMS_KNOWN])
-        return float(self.tables.shown.sum()) / known if known else 0.0
+        return float(np.count_nonzero(self.tables.shown)) / known if known else 0.0
 
     def figures(self) -> dict[str, Any]:
         t = self.tables

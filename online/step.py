@@ -19,15 +19,16 @@ class PastEvent(NamedTuple):
     session_id: str = ""
 
 
+Histories = dict[str, list[PastEvent]]  # by user, oldest event first
+
+
 class History(Protocol):
     """Where the histories of users that the core does not hold come from.
 
     Live it is the warehouse's table `events`; in a backtest it is memory.
     """
 
-    def read(
-        self, users: list[str], before: dict[tuple[str, int], int], limit: int
-    ) -> dict[str, list[PastEvent]]:
+    def read(self, users: list[str], before: dict[tuple[str, int], int], limit: int) -> Histories:
         """The newest `limit` events of each user, oldest first; ties in the order of arrival.
 
         `before` maps (topic, partition) to an offset: events of that partition at or after it

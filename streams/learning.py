@@ -5,26 +5,25 @@ Everything here is synchronous and runs in one thread, because the core takes on
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from infra.log import get_log
 from infra.rows import Announcement, DeadLetter, Place
 from infra.warehouse_types import Warehouse, WarehouseError
 from online.events import Delivery, Item, item_fault
-from online.step import Core, PastEvent, Reject, Step
+from online.step import Core, Histories, PastEvent, Reject, Step
 from streams.codec import Fault, decode_event, decode_item
 from streams.core_process import CoreLost
 
 log = get_log("learning")
 
-MAX_REASON = 500  # characters
-QUALITY_S = 0.25
-RECENT_USERS = 50_000  # fewer than the core holds
+T = TypeVar("T")
 
-Histories = dict[str, list[PastEvent]]
+AHEAD = 2  # batches that a core in its own process has: one that it works on, and the next
+MAX_REASON = 500  # characters
+RECENT_USERS = 50_000  # fewer than the core holds
 
 
 class Message(NamedTuple):
@@ -63,7 +62,17 @@ class Poisoned(Exception):
 
     def __init__(self, ready: Prepared) -> None:
         super().__init__("the core raised")
-        self.batch, self.learned, self.raw = ready.batch, ready.learned, ready.raw
+        self.ready = ready
+
+
+@runtime_checkable
+class TakesAhead(Protocol):
+    """A core that takes the next batch while it works on the one before: `CoreProcess`."""
+
+    def send(
+        self, batch: list[Delivery], histories: Mapping[str, list[PastEvent]], now_ms: int
+    ) -> None: ...
+    def receive(self) -> Step | None: ...
 
 
 class Learner:
@@ -71,8 +80,9 @@ class Learner:
 
     def __init__(self, core: Core, warehouse: Warehouse, max_record_bytes: int) -> None:
         self.core = core
-        self.quality: dict[str, Any] = {}  # a copy for other threads, at most QUALITY_S old
-        self._quality_at = 0.0
+        self.quality: dict[str, Any] = {}  # for other threads: replaced, never changed
+        self._takes_ahead = core if isinstance(core, TakesAhead) else None
+        self.ahead = 1 if self._takes_ahead is None else AHEAD
         self._recent: dict[str, None] = {}  # users that the core probably holds, newest last
         self._warehouse = warehouse
         self._max_record_bytes = max_record_bytes
@@ -83,7 +93,7 @@ class Learner:
         May run while the batch before is being learned. Raises WarehouseError: try again.
         """
         ready = Prepared()
-        for m in messages:
+        for m in sorted(messages, key=lambda m: m.partition):
             event = decode_event(m.value, self._max_record_bytes)
             if isinstance(event, Fault):
                 ready.learned.letters.append(self._letter(m, event.reason))
@@ -97,25 +107,50 @@ class Learner:
         self._remember(users)
         return ready
 
+    def send(self, ready: Prepared, now_ms: int) -> None:
+        """Let the core begin with a batch when it is done with those before; then `receive`.
+
+        At most `ahead` batches may be on their way.
+        """
+        if ready.batch and self._takes_ahead is not None:
+            self._takes_ahead.send(ready.batch, ready.histories, now_ms)
+
+    def receive(self, ready: Prepared, now_ms: int) -> Learned | None:
+        """What came of the batch that was sent first. Raises Poisoned when the core raised.
+
+        None: nothing of it was learned, nor of those that were sent after it. Receive these too,
+        then give each to `learn`, in order.
+        """
+        if self._takes_ahead is None or not ready.batch:
+            return self.learn(ready, now_ms)
+        step = self._tried(ready, self._takes_ahead.receive)
+        return None if step is None else self._settle(ready, step)
+
     def learn(self, ready: Prepared, now_ms: int) -> Learned:
         """Step one batch of events.
 
         Raises WarehouseError while histories cannot be read (nothing was learned: try again) and
         Poisoned when the core raised.
         """
-        learned = ready.learned
         if not ready.batch:
-            return learned
-        try:
+            return ready.learned
+
+        def step() -> Step:
             self.recall(ready.batch, ready.histories)
-            learned.step = self.core.step(ready.batch, now_ms)
+            return self.core.step(ready.batch, now_ms)
+
+        return self._settle(ready, self._tried(ready, step))
+
+    @staticmethod
+    def _tried(ready: Prepared, step: Callable[[], T]) -> T:
+        try:
+            return step()
         except (WarehouseError, MemoryError, CoreLost):
             raise
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             log.error("core_raised", error=said, events=len(ready.batch))
             raise Poisoned(ready) from error
-        return self._settle(learned, ready.raw)
 
     def recall(self, batch: list[Delivery], histories: Histories | None = None) -> None:
         """Give the core the histories of those users of `batch` that it does not hold.
@@ -149,7 +184,7 @@ class Learner:
         already learned looks like a duplicate to the core, and the journal tells it from a true
         one. Raises WarehouseError.
         """
-        batch = poisoned.batch
+        batch = poisoned.ready.batch
         users = sorted({d.event.user_id for d in batch})
         past = self._warehouse.read(users, before(batch), self.core.history_limit)
         known = {e.event_id for history in past.values() for e in history}
@@ -167,8 +202,7 @@ class Learner:
             known.add(d.event.event_id)
             step.accepted.append(d)
         step.slates = list(slates.values())
-        poisoned.learned.step = step
-        return self._settle(poisoned.learned, poisoned.raw)
+        return self._settle(poisoned.ready, step)
 
     def announce(self, messages: list[Message]) -> Learned:
         """Apply one batch of the topic `items`: announcements and tombstones, in order."""
@@ -234,18 +268,19 @@ class Learner:
             total.metrics += step.metrics
             yield step
 
-    def _settle(self, learned: Learned, raw: dict[Place, bytes]) -> Learned:
-        """Turn rejects into dead letters with the bytes that came."""
-        for reject in learned.step.rejects:
+    def _settle(self, ready: Prepared, step: Step) -> Learned:
+        """Add the step to what was learned; its rejects become dead letters, as they came."""
+        learned = ready.learned
+        learned.step = step
+        for reject in step.rejects:
             d = reject.delivery
-            came = raw.get((d.topic, d.partition, d.offset), b"")
+            came = ready.raw.get((d.topic, d.partition, d.offset), b"")
             learned.letters.append(
                 DeadLetter(d.topic, d.partition, d.offset, d.produced_ms,
                            reject.reason[:MAX_REASON], came)
             )  # fmt: skip
-        learned.step.rejects = []
-        if time.monotonic() - self._quality_at > QUALITY_S:
-            self.quality, self._quality_at = dict(self.core.quality()), time.monotonic()
+        step.rejects = []
+        self.quality = self.core.quality()
         return learned
 
     def _letter(self, m: Message, reason: str) -> DeadLetter:

@@ -3,18 +3,20 @@
     messages ─► inbox ─prepare─► 1 ready ─learn─► 8 learned ─write─► 64 ─write later─► acknowledge
 
 While batch n is being written, n+1 is learned, n+2 is prepared (decoded, its users' histories
-read) and n+3 grows. The journal and the
-newest slates are written at once, whatever else there is a little later and together: each insert
-has its price, and people wait for the first only. When the warehouse is away, writing is tried
-again until it works; the queues fill, `take` waits, and Kafka keeps what comes.
+read) and n+3 grows. The journal and the newest slates are written at once, whatever else there is a
+little later and together: each insert has its price, and people wait for the first only. When the
+warehouse is away, writing is tried again until it works; the queues fill, `take` waits, and Kafka
+keeps what comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -33,13 +35,23 @@ log = get_log("pipeline")
 WAITING = 8  # learned batches that wait to be written
 WAITING_LATER = 64  # journalled batches whose other rows wait
 LATER_S = 0.2  # how long slates, metrics and dead letters are collected
-# An insert costs about the same for one row as for hundreds. After each write we rest as long as it
-# took: what comes meanwhile goes together, and half of a processor at most goes into inserts.
-LONGEST_REST_S = 0.05
+# An insert costs about the same for one row as for hundreds, and a dozen new files a table. After
+# each write we rest as long as it took, within these bounds: what comes meanwhile goes together,
+# and half of a processor at most goes into inserts.
+SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Sent:
+    """A batch that the core has, and whose outcome is not here yet."""
+
+    taken: Taken
+    ready: Prepared
+    now_ms: int
 
 
 class Pipeline:
@@ -131,27 +143,72 @@ class Pipeline:
             self.fail(error)
 
     async def _learn_all(self) -> None:
+        """Learn in order. The core gets the next batch while it works on the one before."""
+        sent: collections.deque[Sent] = collections.deque()
         try:
             while True:
+                if sent and (len(sent) == self._learner.ahead or self._ready.empty()):
+                    await self._receive(sent)
+                    continue
                 taken, ready = await self._ready.get()
-                learned = await (
-                    self._announced(taken.messages) if ready is None else self._learned(ready)
-                )
-                # the journal's number: the time in microseconds, made to rise strictly
-                self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
-                batch = BatchId(self._broker_id, self._last_batch)
-                await self._queue.put(Work(learned, batch, taken.written))
+                if ready is not None:
+                    sent.append(await self._send(taken, ready))
+                    continue
+                while sent:
+                    await self._receive(sent)
+                await self._hand_on(taken, await self._announced(taken.messages))
         except Exception as error:
             self.fail(error)
+
+    async def _send(self, taken: Taken, ready: Prepared) -> Sent:
+        sent = Sent(taken, ready, _now_ms())
+        await self._in(self._learning, partial(self._learner.send, ready, sent.now_ms))
+        return sent
+
+    async def _receive(self, sent: collections.deque[Sent]) -> None:
+        """Take the outcome of the batch that was sent first; if there is none, learn all anew."""
+        first = sent.popleft()
+        try:
+            learned = await self._received(first)
+            if learned is not None:
+                await self._hand_on(first.taken, learned)
+                return
+            again = [first, *await self._refused(sent)]
+        except Poisoned as poisoned:
+            again = await self._refused(sent)
+            await self._hand_on(first.taken, await self._rescued(poisoned))
+        for one in again:
+            await self._hand_on(one.taken, await self._learned(one.ready))
+
+    async def _received(self, sent: Sent) -> Learned | None:
+        receive = partial(self._learner.receive, sent.ready, sent.now_ms)
+        return await self._persist("learn", receive, self._learning)
+
+    async def _refused(self, sent: collections.deque[Sent]) -> list[Sent]:
+        """What was sent after a batch that the core did not take: it refuses that as well."""
+        for one in sent:
+            await self._received(one)
+        refused = list(sent)
+        sent.clear()
+        return refused
+
+    async def _hand_on(self, taken: Taken, learned: Learned) -> None:
+        # the journal's number: the time in microseconds, made to rise strictly
+        self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
+        batch = BatchId(self._broker_id, self._last_batch)
+        await self._queue.put(Work(learned, batch, taken.written))
 
     async def _learned(self, ready: Prepared) -> Learned:
         learn = partial(self._learner.learn, ready)
         try:
             return await self._persist("learn", lambda: learn(_now_ms()), self._learning)
         except Poisoned as poisoned:
-            await self._queue.join()  # find the culprits once all before them is written
-            rescue = partial(self._learner.rescue, poisoned)
-            return await self._persist("rescue", lambda: rescue(_now_ms()), self._learning)
+            return await self._rescued(poisoned)
+
+    async def _rescued(self, poisoned: Poisoned) -> Learned:
+        await self._queue.join()  # find the culprits once all before them is written
+        rescue = partial(self._learner.rescue, poisoned)
+        return await self._persist("rescue", lambda: rescue(_now_ms()), self._learning)
 
     async def _announced(self, messages: list[Message]) -> Learned:
         announce = partial(self._learner.announce, messages)
@@ -167,7 +224,8 @@ class Pipeline:
                 works += _waiting(self._queue)
                 started = time.monotonic()
                 group = await self._written(works, SOON, self._writing)
-                rested = time.monotonic() + min(time.monotonic() - started, LONGEST_REST_S)
+                rest_s = max(time.monotonic() - started, SHORTEST_REST_S)
+                rested = time.monotonic() + min(rest_s, LONGEST_REST_S)
                 for work in works:
                     self._status.wrote(work.learned, group.written_ms)
                     await self._later.put(work)

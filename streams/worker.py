@@ -33,7 +33,7 @@ from streams.core_process import CoreLost, CoreProcess
 from streams.http import HttpError, HttpServer
 from streams.learning import Learner
 from streams.pipeline import Pipeline
-from streams.process import Ending, StateError, claimed
+from streams.process import Ending, StateError, claimed, spare_garbage_collection
 from streams.producer import Producer
 from streams.recovery import recover
 from streams.status import Running, Status
@@ -133,6 +133,7 @@ class Worker:
             status.detail = "joining the consumer group"
             app.finalize()
             pipeline.start()
+            spare_garbage_collection()
             await app.start()
             status.lag = intake.lag
             watching = asyncio.create_task(self._watch_broker(intake))

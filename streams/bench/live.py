@@ -80,7 +80,8 @@ class _Live:
     ) -> None:  # fmt: skip
         self._plan, self._address, self._folder = plan, address, folder
         self._settings, self._say = settings, say
-        self._bulk = min(plan.events, log.rows)
+        steady = int(2 * plan.rate * plan.seconds)  # both workers get some at a steady rate
+        self._bulk = min(plan.events, max(log.rows - steady, log.rows // 2))
         self._events = (e for b in log.batches() for e in b)
         self._items = ItemFile(plan.items) if plan.items else None
         self._in_topic = 0  # events that the broker holds

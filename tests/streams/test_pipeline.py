@@ -13,7 +13,7 @@ import pytest
 from infra.warehouse import Warehouse, WarehouseUnavailable
 from online.core import Recommender
 from online.events import Delivery, Event, Item
-from online.step import Step
+from online.step import Core, Step
 from streams import pipeline as pipeline_module
 from streams.codec import encode
 from streams.learning import Learner, Message
@@ -61,7 +61,7 @@ class Flapping:
 class Run:
     """A started pipeline that counts what it acknowledges."""
 
-    def __init__(self, core: Recommender, warehouse: Any, batch: int = 512) -> None:
+    def __init__(self, core: Core, warehouse: Any, batch: int = 512) -> None:
         self.status = Status()
         self.acknowledged: list[int] = []
         learner = Learner(core, warehouse, 100_000)

@@ -1,0 +1,85 @@
+"""What a worker and its core's process say to each other, over a pair of pipes.
+
+    call    length, [method, arguments]      answer    length, [outcome, value]
+
+as MessagePack (msgspec). Calls are answered in order. `ahead` may be sent while the call before is
+still being worked on, so that the core never waits for the worker: a batch, with the histories
+that it probably needs. When the core cannot take one (it lacks a history, or it raised), it refuses
+what was sent ahead after it, so that the order of events is kept; any other call ends that.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import struct
+from typing import IO, Any, TypeVar
+
+import msgspec
+
+from online.events import Delivery
+from online.step import Histories, Metric, Slate
+
+LONGEST = 1 << 30  # bytes of one message
+PIPE_BYTES = 1 << 20  # a whole batch fits, so that sending it does not wait for the other side
+NONE = msgspec.Raw(b"\xc0")
+
+T = TypeVar("T")
+Ahead = tuple[list[Delivery], Histories, int]  # batch, histories, now_ms
+
+encode = msgspec.msgpack.encode
+decode = msgspec.msgpack.decode
+_LENGTH = struct.Struct(">I")
+
+
+class Outcome(enum.IntEnum):
+    DONE = 0
+    RAISED = 1  # the value says what
+    REFUSED = 2  # nothing was learned
+
+
+class Call(msgspec.Struct, array_like=True):
+    method: str
+    arguments: msgspec.Raw = NONE
+
+
+class Answer(msgspec.Struct, array_like=True):
+    outcome: Outcome
+    value: msgspec.Raw = NONE
+
+
+class Stepped(msgspec.Struct, array_like=True):
+    """A Step whose deliveries are their positions in the batch; and the totals after it."""
+
+    accepted: list[int]
+    rejects: list[tuple[int, str]]
+    duplicates: int
+    slates: list[Slate]
+    metrics: list[Metric]
+    quality: dict[str, Any]
+
+
+def send(pipe: IO[bytes], message: msgspec.Struct) -> None:
+    body = encode(message)
+    pipe.write(_LENGTH.pack(len(body)))
+    pipe.write(body)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes], kind: type[T]) -> T | None:
+    """The next message; None at the end of the pipe."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    body = pipe.read(length) if length <= LONGEST else b""
+    return decode(body, type=kind) if len(body) == length else None
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Let the pipe hold a whole batch, where the system allows that (Linux)."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        try:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:
+            pass  # a user's limit on pipes: it works as well, a little slower
