@@ -20,10 +20,14 @@ from online.events import Item
 from online.step import PastEvent
 
 _COLUMNS = "SELECT name, type FROM system.columns WHERE database = 'default' AND table = %(table)s"
-# One thread for each statement: small inserts take 8 ms instead of 16, and the other processor is
-# the core's.
 WRITERS = 2  # inserts at a time
-OWN_SETUP = ("SET max_threads = 1", "SET max_insert_threads = 1")
+# One thread for each statement: small inserts take 8 ms instead of 16, and the other processor is
+# the core's. Files are read by that thread itself: histories take half as long as through a pool.
+OWN_SETUP = (
+    "SET max_threads = 1",
+    "SET max_insert_threads = 1",
+    "SET local_filesystem_read_method = 'pread'",
+)
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 

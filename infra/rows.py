@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -100,6 +100,7 @@ DEAD_LETTERS = (
     "written_ms",
 )
 
+TABLES = ("events", "slates", "recommendations", "metrics", "dead_letters")  # rows of a step
 _OFFSETS = 1 << 22
 _LAST_MS = (1 << 42) - 1  # the year 2109
 _MAX_RAW = 1 << 20  # bytes kept of a dead letter
@@ -145,21 +146,24 @@ def version(produced_ms: int, offset: int) -> int:
 
 
 def rows_of(
-    step: Step, batch: BatchId, written_ms: int, raw: Mapping[Place, bytes] | None = None
+    step: Step,
+    batch: BatchId,
+    written_ms: int,
+    raw: Mapping[Place, bytes] | None = None,
+    tables: Collection[str] = TABLES,
 ) -> list[Block]:
-    """Blocks to insert in this order: the journal first. Empty ones are left out.
+    """Blocks of `tables` to insert in this order: the journal first. Empty ones are left out.
 
     `raw` gives the bytes of rejected messages as they came; without it they are encoded again.
     """
-    slates = [_slate(s, batch.broker_id, written_ms) for s in step.slates]
-    letters = [_letter(r, raw or {}) for r in step.rejects]
     blocks: list[Block] = [
-        ("events", EVENTS, [_event(d, n, batch, written_ms) for n, d in enumerate(step.accepted)]),
-        ("slates", SLATES, slates),
-        ("recommendations", SLATES, slates),
-        ("metrics", METRICS, _metrics(step, batch, written_ms)),
-        *dead_letter_rows(letters, batch.broker_id, written_ms),
+        (table, columns, rows(step, batch, written_ms))
+        for table, (columns, rows) in _OF_STEPS.items()
+        if table in tables
     ]
+    if "dead_letters" in tables:
+        letters = [_letter(r, raw or {}) for r in step.rejects]
+        blocks += dead_letter_rows(letters, batch.broker_id, written_ms)
     return [block for block in blocks if block[2]]
 
 
@@ -187,6 +191,14 @@ def dead_letter_rows(letters: Iterable[DeadLetter], broker_id: str, written_ms: 
         for one in letters
     ]
     return [("dead_letters", DEAD_LETTERS, rows)] if rows else []
+
+
+def _events(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
+    return [_event(d, n, batch, written_ms) for n, d in enumerate(step.accepted)]
+
+
+def _slates(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
+    return [_slate(s, batch.broker_id, written_ms) for s in step.slates]
 
 
 def _event(d: Delivery, position: int, batch: BatchId, written_ms: int) -> Row:
@@ -244,3 +256,11 @@ def _item(a: Announcement, broker_id: str, written_ms: int) -> Row:
         item.stock, item.available_from, int(a.item is None), broker_id, a.topic, a.partition,
         a.offset, a.produced_ms, version(a.produced_ms, a.offset), written_ms,
     )  # fmt: skip
+
+
+_OF_STEPS: dict[str, tuple[Sequence[str], Callable[[Step, BatchId, int], list[Row]]]] = {
+    "events": (EVENTS, _events),
+    "slates": (SLATES, _slates),
+    "recommendations": (SLATES, _slates),
+    "metrics": (METRICS, _metrics),
+}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from online.events import Delivery, Item
 
 
@@ -51,7 +53,8 @@ class Core(Protocol):
     def quality(self) -> dict[str, Any]: ...
 
 
-class Recommendation(NamedTuple):
+# Structs, because reading them from another process takes a tenth of a NamedTuple's time.
+class Recommendation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     item_id: str
     score: float
     reason: str  # for people: "because you bought WHITE METAL LANTERN"
@@ -59,8 +62,7 @@ class Recommendation(NamedTuple):
     propensity: float  # probability of this item at this position; 1 while the policy is greedy
 
 
-@dataclass(frozen=True, slots=True)
-class Slate:
+class Slate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The recommendations of one user, made after learning from the event `slate_id` names."""
 
     slate_id: str  # derived from the event, never from the clock: replaying gives the same id

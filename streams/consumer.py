@@ -1,10 +1,13 @@
-"""Faust's Kafka consumer with two changes, both for speed. All that we change in Faust is here.
+"""Faust's Kafka consumer with three changes, all for speed. All that we change in Faust is here.
 
 1. `fetch_max_wait_ms` comes from the settings. Faust 0.15.3 hard-codes 1500, and a broker may hold
    a fetch back for that long: it alone decides how fresh recommendations are.
 2. Faust hands each message to the stream through `Service.wait_first`, which makes four asyncio
    tasks a message in case the hand-over blocks. While the stream's queue has room it cannot
    block, so it is awaited directly; otherwise Faust's own way is taken.
+3. When a stream's queue is full Faust asks for the other partitions' messages only, and waits a
+   second for them, or just sleeps for one, also when the queue has long drained. Under load the
+   worker idled for a quarter of the time. We look again after BUFFERED_S.
 
 `tests/streams/test_consumer.py` fails when Faust changes what these rest upon.
 """
@@ -15,8 +18,12 @@ from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 import aiokafka
+from faust.transport.consumer import RecordMap
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
+from faust.types import TP
 from mode.services import WaitResults
+
+BUFFERED_S = 0.02
 
 
 class FreshConsumerThread(AIOKafkaConsumerThread):
@@ -42,6 +49,17 @@ class FreshConsumer(Consumer):
             await deliver
             return WaitResults([deliver], [None], False)
         return await super().wait_first(*coros, timeout=timeout)
+
+    async def _wait_next_records(
+        self,
+        timeout: float,  # noqa: ASYNC109
+    ) -> tuple[RecordMap | None, set[TP] | None]:
+        if not self._buffered_partitions:
+            return await super()._wait_next_records(timeout)
+        if self._get_active_partitions():
+            return await super()._wait_next_records(min(timeout, BUFFERED_S))
+        await self.sleep(BUFFERED_S)
+        return {}, set()
 
     def _delivers_at_once(self, deliver: Any) -> bool:
         """Whether a delivery ends without waiting: flow is active and no stream's queue is full."""

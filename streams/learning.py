@@ -5,6 +5,7 @@ Everything here is synchronous and runs in one thread, because the core takes on
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -83,7 +84,8 @@ class Learner:
         self.quality: dict[str, Any] = {}  # for other threads: replaced, never changed
         self._takes_ahead = core if isinstance(core, TakesAhead) else None
         self.ahead = 1 if self._takes_ahead is None else AHEAD
-        self._recent: dict[str, None] = {}  # users that the core probably holds, newest last
+        # users that the core probably holds, newest last (a dict would search for its first key)
+        self._recent: OrderedDict[str, None] = OrderedDict()
         self._warehouse = warehouse
         self._max_record_bytes = max_record_bytes
 
@@ -172,10 +174,10 @@ class Learner:
 
     def _remember(self, users: Iterable[str]) -> None:
         for user in users:
-            self._recent.pop(user, None)
             self._recent[user] = None
+            self._recent.move_to_end(user)
         while len(self._recent) > RECENT_USERS:
-            del self._recent[next(iter(self._recent))]
+            self._recent.popitem(last=False)
 
     def rescue(self, poisoned: Poisoned, now_ms: int) -> Learned:
         """Learn a poisoned batch in halves until only the culprits are left; they are rejected.

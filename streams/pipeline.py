@@ -35,10 +35,11 @@ log = get_log("pipeline")
 WAITING = 8  # learned batches that wait to be written
 WAITING_LATER = 64  # journalled batches whose other rows wait
 LATER_S = 0.2  # how long slates, metrics and dead letters are collected
-# An insert costs about the same for one row as for hundreds, and a dozen new files a table. After
-# each write we rest as long as it took, within these bounds: what comes meanwhile goes together,
-# and half of a processor at most goes into inserts.
-SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.1
+# An insert costs about the same for one row as for hundreds, and makes a dozen files a table. So
+# after each write we rest, the longer the more came: at low rates people wait little, at high ones
+# inserts are large. (What is written less often than that waits for LATER_S.)
+REST_S_EACH = 0.0003  # for each event that was written, within these bounds
+SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.15
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
 
@@ -222,10 +223,8 @@ class Pipeline:
                 works = [await self._queue.get()]
                 await asyncio.sleep(rested - time.monotonic())
                 works += _waiting(self._queue)
-                started = time.monotonic()
                 group = await self._written(works, SOON, self._writing)
-                rest_s = max(time.monotonic() - started, SHORTEST_REST_S)
-                rested = time.monotonic() + min(rest_s, LONGEST_REST_S)
+                rested = time.monotonic() + _rest_s(works)
                 for work in works:
                     self._status.wrote(work.learned, group.written_ms)
                     await self._later.put(work)
@@ -291,6 +290,11 @@ class Pipeline:
     @staticmethod
     async def _in(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, call)
+
+
+def _rest_s(works: list[Work]) -> float:
+    events = sum(len(work.learned.step.accepted) for work in works)
+    return min(max(REST_S_EACH * events, SHORTEST_REST_S), LONGEST_REST_S)
 
 
 def _waiting(queue: asyncio.Queue[Work]) -> list[Work]:

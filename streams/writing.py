@@ -85,7 +85,7 @@ def _blocks(group: Group, now_ms: int) -> list[Block]:
     for work in group.works:
         learned, broker_id = work.learned, work.batch.broker_id
         for table, columns, rows in (
-            *rows_of(learned.step, work.batch, now_ms),
+            *rows_of(learned.step, work.batch, now_ms, tables=group.tables),
             *item_rows(learned.announcements, broker_id, now_ms),
             *dead_letter_rows(learned.letters, broker_id, now_ms),
         ):
@@ -101,7 +101,7 @@ def slate_json(slate: Slate) -> bytes:
         "ts": slate.ts,
         "produced_ms": slate.produced_ms,
         "model_version": slate.model_version,
-        "recommendations": [r._asdict() for r in slate.recommendations],
+        "recommendations": [msgspec.structs.asdict(r) for r in slate.recommendations],
     }
     return _encoder.encode(record)
 

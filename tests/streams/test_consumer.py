@@ -1,4 +1,4 @@
-"""Our two changes to Faust's consumer. These fail when Faust changes what they rest upon."""
+"""Our three changes to Faust's consumer. These fail when Faust changes what they rest upon."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 from faust.transport import consumer as faust_consumer
 from faust.transport.conductor import ConductorCompiler
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
 from infra.address import BrokerAddress
 from infra.settings import Settings
 from streams.app import make_app
-from streams.consumer import FreshConsumer, FreshConsumerThread
+from streams.consumer import BUFFERED_S, FreshConsumer, FreshConsumerThread
 
 
 def made(tmp_path: Path, **settings: Any) -> Any:
@@ -79,3 +80,30 @@ async def test_a_delivery_makes_tasks_only_when_it_may_block(tmp_path: Path, ful
     answer = await app.consumer.wait_first(deliver(), never())
     assert bool(tasks - before) == full
     assert len(answer.done) == 1 and not answer.stopped
+
+
+def test_faust_still_waits_a_second_for_the_other_partitions() -> None:
+    assert "getmany(timeout=1.0)" in without_spaces(faust_consumer.Consumer._drain_messages)
+    source = without_spaces(faust_consumer.Consumer._wait_next_records)
+    assert "active_partitions=self._get_active_partitions()" in source
+    assert "awaitself.sleep(1)" in source
+
+
+@pytest.mark.parametrize(("full", "others"), [(False, True), (True, True), (True, False)])
+async def test_a_full_queue_is_soon_looked_at_again(
+    tmp_path: Path, full: bool, others: bool
+) -> None:
+    consumer = made(tmp_path).consumer
+    waited: list[float] = []
+
+    async def getmany(active_partitions: set[TP], timeout: float) -> dict[TP, Any]:  # noqa: ASYNC109
+        waited.append(timeout)
+        return {}
+
+    consumer._getmany = getmany
+    consumer.flow_active = True
+    consumer._set_active_tps({TP("events", 0), TP("items", 0)} if others else {TP("events", 0)})
+    if full:
+        consumer.on_buffer_full(TP("events", 0))
+    await asyncio.wait_for(consumer._wait_next_records(1.0), 10 * BUFFERED_S)
+    assert waited == ([BUFFERED_S if full else 1.0] if others else [])
