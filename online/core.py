@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from online.quality import Quality
 from online.slates import SlateMaker
 from online.slots import hash64, hashes
 from online.step import PastEvent, Recommendation, Reject, Slate, Step
+from online.tables import PAGE
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
 PART = 512  # events that memory is made room for at once
@@ -90,21 +92,26 @@ class Recommender:
 
     def restore(self, histories: Mapping[str, list[PastEvent]]) -> None:
         """Hold these users, with their past events, oldest first. The models know those already."""
-        for user, past in histories.items():
-            if user in self._memory.users:
-                continue
-            past = past[-self.history_limit :]
-            self._memory.make_room(users=1, pages=len(past) // 16 + 2)
-            slot = self._memory.take_user(user)
-            recall(
-                self._memory.tables, slot,
-                np.array([self._memory.items.get(e.item_id) for e in past], np.int32),
-                np.array([_KIND[e.type] for e in past], np.int8),
-                np.array([e.ts for e in past], np.int64),
-                hashes(e.event_id for e in past),
-                hashes(e.session_id for e in past),
-                self.history_limit,
-            )  # fmt: skip
+        absent = [user for user in histories if user not in self._memory.users]
+        for at in range(0, len(absent), PART):
+            users = absent[at : at + PART]
+            self._recall(users, [histories[user][-self.history_limit :] for user in users])
+
+    def _recall(self, users: list[str], pasts: list[list[PastEvent]]) -> None:
+        memory, lengths = self._memory, [len(past) for past in pasts]
+        pages = sum(length // PAGE + 2 for length in lengths)
+        memory.make_room(users=len(users), pages=pages)
+        events = list(itertools.chain.from_iterable(pasts))
+        recall(
+            memory.tables,
+            np.repeat(np.array([memory.take_user(user) for user in users], np.int32), lengths),
+            np.array([memory.items.get(e.item_id) for e in events], np.int32),
+            np.array([_KIND[e.type] for e in events], np.int8),
+            np.array([e.ts for e in events], np.int64),
+            hashes(e.event_id for e in events),
+            hashes(e.session_id for e in events),
+            self.history_limit,
+        )  # fmt: skip
 
     # -- events ------------------------------------------------------------------------------
 

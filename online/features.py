@@ -74,7 +74,7 @@ class Scratch(NamedTuple):
     touched: np.ndarray  # (M,) i4 slots
     sums: np.ndarray  # (M, SUMS) f4; the last row stays zero
     rate: np.ndarray  # (M,) f4
-    order: np.ndarray  # (M,) f4
+    order: np.ndarray  # (M,) i4
     chosen: np.ndarray  # (I,) i1
     own: np.ndarray  # (I,) i4 how often the user had the item
     own_gap: np.ndarray  # (I,) i4 1 = the user's newest event
@@ -94,7 +94,7 @@ def new_scratch(items: int, users: int, history: int) -> Scratch:
         touched=np.zeros(touched, np.int32),
         sums=np.zeros((touched, SUMS), np.float32),
         rate=np.zeros(touched, np.float32),
-        order=np.zeros(touched, np.float32),
+        order=np.zeros(touched, np.int32),
         chosen=np.zeros(items, np.int8),
         own=np.zeros(items, np.int32),
         own_gap=np.zeros(items, np.int32),

@@ -16,13 +16,16 @@ def did(kind: int) -> str:
     return _DID.get(EVENT_TYPES[kind], "used")
 
 
-def sentence(source: str, *, anchor: str, verb: str, count: int, own: int, category: str) -> str:
+ANCHORED = frozenset({"co-visitation", "transition", "neighbours"})  # they name the user's own item
+
+
+def sentence(source: str, anchor: str, verb: str, count: int, own: int, category: str) -> str:
     """One reason for people.
 
     anchor: title of the user's item that speaks most for it, "" none; verb: what the user did with
     it; count: how often the item was taken by anybody; own: how often by this user.
 
-    >>> sentence("co-visitation", anchor="TEAPOT", verb="bought", count=9, own=0, category="")
+    >>> sentence("co-visitation", "TEAPOT", "bought", 9, 0, "")
     'because you bought TEAPOT'
     """
     if source == "repeats" and own > 0:

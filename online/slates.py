@@ -12,13 +12,11 @@ import itertools
 import numpy as np
 
 from online.contest import Contest
-from online.engine import add_lists, new_lists
+from online.engine import add_lists, find_anchors, new_lists
 from online.features import FEATURES, NAMES, SOURCES, ablated
-from online.history import newest
 from online.memory import Memory
-from online.pairs import WINDOW, strongest
 from online.policy import choose
-from online.reasons import did, sentence
+from online.reasons import ANCHORED, did, sentence
 from online.slots import hashes
 from online.step import Recommendation
 
@@ -43,32 +41,25 @@ class SlateMaker:
         return found
 
     def _make(self, asked: list[Asked], k: int) -> list[tuple[Recommendation, ...]]:
-        users = [self._memory.users.get(user_id) for user_id, _, _ in asked]
-        start, scores = self._score(users, asked)
-        shown = self._memory.tables
-        rows = []  # of each slate, best first
-        for (_, ts, _), (lo, hi) in zip(asked, itertools.pairwise(start.tolist()), strict=True):
-            cand = self._lists.cand[lo:hi]
-            showable = (shown.hidden[cand] == 0) & (shown.available[cand] <= ts)
-            rows.append(lo + choose(scores[lo:hi], showable, cand, k))
-        chosen = np.concatenate(rows)
-        shown.shown[self._lists.cand[chosen]] = 1
-        sources = iter(self._contributions(chosen).argmax(axis=1).tolist())
-        return [
-            self._explained(user, r, np.exp(scores[r]), list(itertools.islice(sources, len(r))))
-            for user, r in zip(users, rows, strict=True)
-        ]
+        users = np.array([self._memory.users.get(user_id) for user_id, _, _ in asked], np.int32)
+        ts = np.array([ts for _, ts, _ in asked], np.int64)
+        start, scores = self._score(users, ts, [session for _, _, session in asked])
+        t, cand = self._memory.tables, self._lists.cand[: start[-1]]
+        showable = (t.hidden[cand] == 0) & (t.available[cand] <= np.repeat(ts, np.diff(start)))
+        chosen = np.empty((len(asked), k), np.int64)
+        choose(scores, start, cand, showable, chosen)
+        t.shown[cand[chosen[chosen >= 0]]] = 1
+        each = iter(self._explained(users, chosen, scores))
+        return [tuple(itertools.islice(each, n)) for n in (chosen >= 0).sum(axis=1).tolist()]
 
-    def _score(self, users: list[int], asked: list[Asked]) -> tuple[np.ndarray, np.ndarray]:
+    def _score(
+        self, users: np.ndarray, ts: np.ndarray, sessions: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (L + 1,) and scores (N,) of the users' lists, which lie in `self._lists`."""
         memory, lists = self._memory, self._lists
         add_lists(
-            memory.tables, memory.scratch, lists,
-            np.array(users, np.int32),
-            np.array([ts for _, ts, _ in asked], np.int64),
-            hashes(session for _, _, session in asked),
-            self._exclude_seen,
-        )  # fmt: skip
+            memory.tables, memory.scratch, lists, users, ts, hashes(sessions), self._exclude_seen
+        )
         start = lists.start[: len(users) + 1]
         return start, self._contest.predict(lists.x[: start[-1]], start)
 
@@ -81,40 +72,34 @@ class SlateMaker:
         return difference
 
     def _explained(
-        self, user: int, rows: np.ndarray, scores: np.ndarray, sources: list[int]
-    ) -> tuple[Recommendation, ...]:
-        memory, s = self._memory, self._memory.scratch
-        items = self._lists.cand[rows]
-        had = [a[:WINDOW] for a in (s.items, s.kinds, s.ts, s.sessions)]
-        length = newest(memory.tables, user, *had)
-        anchors = np.zeros(len(items), np.int64)
-        strongest(memory.tables, s.items, length, items, anchors)
-        own = self._lists.x[rows, _OWN]
-        return tuple(
+        self, users: np.ndarray, chosen: np.ndarray, scores: np.ndarray
+    ) -> list[Recommendation]:
+        """The recommendations of all slates, one after another; chosen: (L, k) rows, -1 none."""
+        memory, lists, some = self._memory, self._lists, chosen >= 0
+        anchor, kind = np.empty(chosen.shape, np.int32), np.empty(chosen.shape, np.int8)
+        find_anchors(memory.tables, memory.scratch, users, chosen, lists.cand, anchor, kind)
+        rows, ids, reason = chosen[some], memory.items.ids, self._reason
+        columns = (
+            lists.cand[rows],
+            np.exp(scores[rows]),
+            self._contributions(rows).argmax(axis=1),
+            anchor[some],
+            kind[some],
+            memory.tables.taken[lists.cand[rows]].astype(np.int64),
+            np.rint(lists.x[rows, _OWN]).astype(np.int64) - 1,
+        )
+        return [
             Recommendation(
-                memory.items.ids[item],
-                score,
-                self._reason(SOURCES[source], item, anchor, round(count) - 1),
-                SOURCES[source],
-                1.0,
+                ids[item], score, reason(SOURCES[source], item, *rest), SOURCES[source], 1.0
             )
-            for item, score, source, anchor, count in zip(
-                items.tolist(),
-                scores.tolist(),
-                sources,
-                anchors.tolist(),
-                own.tolist(),
-                strict=True,
-            )
-        )
+            for item, score, source, *rest in zip(*(c.tolist() for c in columns), strict=True)
+        ]
 
-    def _reason(self, source: str, item: int, anchor: int, own: int) -> str:
-        memory, s = self._memory, self._memory.scratch
-        return sentence(
-            source,
-            anchor=memory.title(memory.items.ids[s.items[anchor]]) if anchor >= 0 else "",
-            verb=did(int(s.kinds[anchor])) if anchor >= 0 else "",
-            count=int(memory.tables.taken[item]),
-            own=own,
-            category=memory.category(memory.items.ids[item]),
-        )
+    def _reason(self, source: str, item: int, anchor: int, kind: int, count: int, own: int) -> str:
+        memory = self._memory
+        if anchor >= 0 and source in ANCHORED:
+            return sentence(
+                source, memory.title(memory.items.ids[anchor]), did(kind), count, own, ""
+            )
+        category = memory.category(memory.items.ids[item]) if source == "trending" else ""
+        return sentence(source, "", "", count, own, category)

@@ -10,7 +10,6 @@ import numpy as np
 from online.events import Event, EventType
 
 CHUNK = 10_000
-NEW_USERS, NEW_ITEMS = 0.7, 0.2  # shares of events that take the next user, or item, in turn
 TYPES: tuple[EventType, ...] = ("view", "click", "cart", "purchase")
 SHARES = (0.55, 0.3, 0.1, 0.05)
 
@@ -19,13 +18,15 @@ SHARES = (0.55, 0.3, 0.1, 0.05)
 class Traffic:
     """Events of `users` users over `items` items, `per_s` of them in a second of event time.
 
-    Some events take users and items in turn, so that all of them appear; the others follow a
-    Zipf law with exponent `zipf`.
+    Some events take users and items in turn, so that all of them have appeared after `all_after`
+    events, at a constant pace: every stretch of the traffic is like every other one. The other
+    events follow a Zipf law with exponent `zipf`.
     """
 
     users: int = 1_000_000
     items: int = 200_000
     seed: int = 0
+    all_after: int = 1_800_000
     zipf: float = 1.05
     per_s: int = 3_000
 
@@ -41,10 +42,10 @@ class Traffic:
         while True:
             user = np.searchsorted(users, rng.random(CHUNK))
             item = np.searchsorted(items, rng.random(CHUNK))
-            in_turn = np.flatnonzero(rng.random(CHUNK) < NEW_USERS)
+            in_turn = np.flatnonzero(rng.random(CHUNK) * self.all_after < self.users)
             user[in_turn] = (turn_user + np.arange(len(in_turn))) % self.users
             turn_user += len(in_turn)
-            in_turn = np.flatnonzero(rng.random(CHUNK) < NEW_ITEMS)
+            in_turn = np.flatnonzero(rng.random(CHUNK) * self.all_after < self.items)
             item[in_turn] = (turn_item + np.arange(len(in_turn))) % self.items
             turn_item += len(in_turn)
             kind = np.searchsorted(np.cumsum(SHARES), rng.random(CHUNK) * 0.999_999)

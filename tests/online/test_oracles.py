@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from online.candidates import kth_largest
+from online.candidates import BUCKETS, best
 from online.contest import Contest, ContestConfig, ndcg
 from online.engine import ROWS
 from online.features import FEATURES, NAMES, SOURCES, ablated, source_of
 from online.listwise import gradient, ranks, softmax
 from online.observe import expire, observe
 from online.pairs import row_size
+from online.policy import choose
 from online.ranker import NeuralRanker, RankerConfig
 from online.tables import (
     DIRECT,
@@ -47,12 +48,37 @@ def test_ranks_count_ties_by_half_and_unproposed_targets_below_all() -> None:
     assert out.tolist() == [np.inf, 1.0]
 
 
-@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=200), st.data())
-@settings(max_examples=60, deadline=None)
-def test_kth_largest(values: list[float], choice: st.DataObject) -> None:
-    k = choice.draw(st.integers(1, len(values)))
-    array = np.array(values, np.float32)
-    assert kth_largest(array.copy(), len(array), k) == np.sort(array)[::-1][k - 1]
+@given(st.lists(st.floats(-1, 1e6, width=32), min_size=1, max_size=400), st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_best_are_the_largest_within_a_bucket(
+    values: list[float], choice: st.DataObject
+) -> None:
+    room = choice.draw(st.integers(0, len(values)))
+    rates = np.array(values, np.float32)
+    out = np.full(len(rates), -1, np.int32)
+    found = best(rates, len(rates), rates.max(), room, out)
+    allowed = np.flatnonzero(rates >= 0)
+    assert found == min(room, len(allowed))
+    taken, left = rates[out[:found]], rates[np.setdiff1d(allowed, out[:found])]
+    if found and len(left):  # nothing left out is larger by more than a bucket's width
+        smallest = rates.max() / 2 ** (BUCKETS / 32 - 1)
+        assert left.max() <= max(taken.min() * 33 / 32, smallest)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+@settings(max_examples=50, deadline=None)
+def test_slates_are_the_best_that_may_be_shown(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    start = np.cumsum([0, *rng.integers(0, 30, size=4)])
+    scores = rng.integers(0, 8, size=start[-1]).astype(np.float32)
+    items = rng.permutation(start[-1]).astype(np.int32)
+    showable = rng.random(start[-1]) < 0.7
+    out = np.empty((4, k), np.int64)
+    choose(scores, start, items, showable, out)
+    for e in range(4):
+        rows = [r for r in range(start[e], start[e + 1]) if showable[r]]
+        rows.sort(key=lambda r: (-scores[r], items[r]))
+        assert out[e].tolist() == (rows + [-1] * k)[:k]
 
 
 def test_the_gradient_is_the_slope_of_the_weighted_softmax_loss() -> None:
