@@ -81,6 +81,12 @@ def _rate(
 
 
 @compiled
+def _bucket(highest: int, bits: int) -> int:
+    """Steps below the highest. Bounded at both ends: -0.0 has the bits of a very low number."""
+    return max(0, min((highest - bits) >> BUCKET_SHIFT, BUCKETS - 1))
+
+
+@compiled
 def best(rate: np.ndarray, n: int, top: np.float32, room: int, out: np.ndarray) -> int:
     """Positions of the `room` highest of the first n rates (those below 0 do not count); how many.
 
@@ -92,7 +98,7 @@ def best(rate: np.ndarray, n: int, top: np.float32, room: int, out: np.ndarray) 
     size = np.zeros(BUCKETS, np.int32)
     for a in range(n):
         if rate[a] >= 0.0:
-            size[min((highest - bits[a]) >> BUCKET_SHIFT, BUCKETS - 1)] += 1
+            size[_bucket(highest, bits[a])] += 1
     last, left = 0, room
     while last < BUCKETS - 1 and size[last] <= left:
         left -= size[last]
@@ -101,7 +107,7 @@ def best(rate: np.ndarray, n: int, top: np.float32, room: int, out: np.ndarray) 
     for a in range(n):
         if rate[a] < 0.0:
             continue
-        bucket = min((highest - bits[a]) >> BUCKET_SHIFT, BUCKETS - 1)
+        bucket = _bucket(highest, bits[a])
         if bucket < last or (bucket == last and left > 0):
             left -= 1 if bucket == last else 0
             out[found] = a

@@ -32,10 +32,10 @@ def quiet(*_: object) -> None:
 
 
 def test_traffic_is_seeded_valid_and_reaches_everybody() -> None:
-    traffic = Traffic(users=2_000, items=500, seed=4, per_s=100)
+    traffic = Traffic(users=2_000, items=500, seed=4, all_after=8_000, per_s=100)
     events = list(islice(traffic.events(1_000), 10_000))
     assert events == list(islice(traffic.events(1_000), 10_000))
-    assert events != list(islice(Traffic(2_000, 500, 5, per_s=100).events(1_000), 10_000))
+    assert events != list(islice(Traffic(2_000, 500, 5, 8_000, per_s=100).events(1_000), 10_000))
     assert not any(event_fault(e, 10_000_000) for e in events)
     assert len({e.event_id for e in events}) == 10_000
     assert (events[0].ts, events[-1].ts) == (1_000, 1_000 + 9_999 * 10)
