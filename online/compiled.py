@@ -19,7 +19,7 @@ _MARKS = ("\n@" + "compiled\n", "\n@" + "brief\n")
 
 def _digest() -> str:
     total = hashlib.blake2b(digest_size=8)
-    total.update(b"bounds" if numba.config.BOUNDSCHECK else b"")
+    total.update(os.environ.get("NUMBA_BOUNDSCHECK", "").encode())
     for path in sorted(_HERE.glob("*.py")):
         source = path.read_text(encoding="utf-8")
         if any(mark in source for mark in _MARKS) or path.name in ("tables.py", "compiled.py"):

@@ -87,6 +87,26 @@ class Contest:
         mix(p, self.weights.astype(np.float32), 0, len(x), mixed)
         return mixed
 
+    def contributions(self, raw: Array) -> Array:
+        """By how much the mixed score of each row's first version exceeds that of the others.
+
+        raw: (R, V, FEATURES) V versions of each of R rows, untouched. Returns (R, V - 1): in a
+        mixture of log-probabilities what the versions have in common cancels out. Each row is a
+        matrix product of its own, as above.
+        """
+        rows, versions = raw.shape[:2]
+        x = raw.reshape(-1, FEATURES).copy()
+        self.scaler.prepare(x)
+        self.scaler.apply(x, 0, x)
+        start = np.arange(0, len(x) + 1, versions)
+        mixed, out = np.zeros(len(x), np.float32), np.zeros(len(x), np.float32)
+        for ranker, weight in zip(self.rankers, self.weights.astype(np.float32), strict=True):
+            ranker.predict(x, start, out)
+            mixed += weight * out
+        scores = mixed.reshape(rows, versions)
+        difference: Array = scores[:, :1] - scores[:, 1:]
+        return difference
+
     def judge(
         self, start: Array, first: int, proposed: Array, place: Array, unproposed: Array
     ) -> Array:
@@ -110,7 +130,7 @@ class Contest:
             gradient(self._p[k], start, place, weight.astype(np.float32), slope)
             ranker.learn(x, slope)
             self._loss[k] = self._loss[k] * self._forget ** len(place) + (1.0 - ndcg(rank)).sum()
-        self.scaler.learn(raw)
+        self.scaler.learn(raw[:n])
         self.learned += len(place)
         self._watch(start, proposed, place, unproposed)
 

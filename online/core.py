@@ -14,7 +14,7 @@ from online.contest import Contest, ContestConfig
 from online.engine import ROWS, Batch, advance, new_lists, recall
 from online.events import EVENT_TYPES, Delivery, Event, Item, event_fault
 from online.history import DUPLICATE, FULL, NEW, TOO_LATE
-from online.memory import Memory, MemoryConfig
+from online.memory import PART, Memory, MemoryConfig
 from online.quality import Quality
 from online.slates import SlateMaker
 from online.slots import hash64, hashes
@@ -22,7 +22,6 @@ from online.step import PastEvent, Recommendation, Reject, Slate, Step
 from online.tables import PAGE
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
-PART = 512  # events that memory is made room for at once
 _KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
 
 
@@ -95,23 +94,23 @@ class Recommender:
         absent = [user for user in histories if user not in self._memory.users]
         for at in range(0, len(absent), PART):
             users = absent[at : at + PART]
-            self._recall(users, [histories[user][-self.history_limit :] for user in users])
+            self._recall(users, [_since_forget(histories[u][-self.history_limit :]) for u in users])
 
     def _recall(self, users: list[str], pasts: list[list[PastEvent]]) -> None:
         memory, lengths = self._memory, [len(past) for past in pasts]
-        pages = sum(length // PAGE + 2 for length in lengths)
-        memory.make_room(users=len(users), pages=pages)
+        memory.make_room(users=len(users), pages=sum(-(-n // PAGE) for n in lengths))
         events = list(itertools.chain.from_iterable(pasts))
-        recall(
+        done = recall(
             memory.tables,
             np.repeat(np.array([memory.take_user(user) for user in users], np.int32), lengths),
-            np.array([memory.items.get(e.item_id) for e in events], np.int32),
+            np.array([memory.items.get(_item(e)) for e in events], np.int32),
             np.array([_KIND[e.type] for e in events], np.int8),
             np.array([e.ts for e in events], np.int64),
             hashes(e.event_id for e in events),
             hashes(e.session_id for e in events),
             self.history_limit,
         )  # fmt: skip
+        assert done, "make_room made room"
 
     # -- events ------------------------------------------------------------------------------
 
@@ -144,11 +143,12 @@ class Recommender:
         memory, n = self._memory, len(batch)
         # Those that are held count as used before room is made, so that none of them gives way.
         users = {e.user_id for e in events if not memory.users.touch(e.user_id)}
-        items = {e.item_id for e in events if e.item_id and not memory.items.touch(e.item_id)}
+        taken = [_item(e) for e in events]
+        items = {item for item in taken if item and not memory.items.touch(item)}
         memory.make_room(users=len(users), items=len(items), pages=n, events=n)
         return Batch(
             user=np.array([memory.take_user(e.user_id) for e in events], np.int32),
-            item=np.array([memory.take_item(e.item_id) for e in events], np.int32),
+            item=np.array([memory.take_item(item) for item in taken], np.int32),
             kind=np.array([_KIND[e.type] for e in events], np.int8),
             role=np.array([self._role(e) for e in events], np.int8),
             ts=np.array([e.ts for e in events], np.int64),
@@ -196,13 +196,11 @@ class Recommender:
         for d, status in zip(batch, columns.status.tolist(), strict=True):
             if status == NEW:
                 step.accepted.append(d)
-                if d.event.type == "forget":
-                    self._memory.erase_history(d.event.user_id)
             elif status == DUPLICATE:
                 step.duplicates += 1
             elif status == TOO_LATE:
-                reason = f"older than the {self.history_limit} events kept of this user"
-                step.rejects.append(Reject(d, f"too_late: ts={d.event.ts} is {reason}"))
+                reason = f"the {self.history_limit} events kept of this user, or than a `forget`"
+                step.rejects.append(Reject(d, f"too_late: ts={d.event.ts} is older than {reason}"))
             else:
                 assert status == FULL
                 step.rejects.append(Reject(d, "full: no page is left for the user's history"))
@@ -256,7 +254,7 @@ class Recommender:
 
     def warm_up(self) -> None:
         """Compile everything now: about a minute the first time, then kept on disk."""
-        small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000)
+        small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
         config = RecommenderConfig(memory=small, block=2, exclude_seen=self.config.exclude_seen)
         core = Recommender(config)
         core.announce([Item(item_id="0", title="zero")])
@@ -270,3 +268,16 @@ class Recommender:
         core.recommend("0", 99)
         core._memory.expire_item()
         core._memory.drop_user("1")
+
+
+def _item(event: Event | PastEvent) -> str:
+    """The item that an event counts for: one that was only shown is not the user's."""
+    return event.item_id if event.type in INTERACTIONS else ""
+
+
+def _since_forget(past: list[PastEvent]) -> list[PastEvent]:
+    """The history from the newest `forget` on."""
+    for n in range(len(past) - 1, -1, -1):
+        if past[n].type == "forget":
+            return past[n:]
+    return past

@@ -13,9 +13,8 @@ import numpy as np
 from online.candidates import CANDIDATES, SESSION_MS, propose
 from online.compiled import compiled
 from online.features import FEATURES, Scratch
-from online.history import NEW, append, find, newest
+from online.history import FORGET, NEW, append, find, free_user, newest
 from online.observe import observe
-from online.pairs import WINDOW, strongest
 from online.tables import ITEMS_KNOWN, Tables
 
 ROWS = CANDIDATES + 1  # rows that one list may take: the candidates and a target none proposed
@@ -26,7 +25,7 @@ class Batch(NamedTuple):
     """Events as columns, (E,) each."""
 
     user: np.ndarray  # i4 slot
-    item: np.ndarray  # i4 slot, -1 none
+    item: np.ndarray  # i4 slot; -1: none, or no interaction
     kind: np.ndarray  # i1 index into EVENT_TYPES
     role: np.ndarray  # i1 INTERACTION | TARGET
     ts: np.ndarray  # i8 epoch ms
@@ -94,32 +93,6 @@ def add_lists(
 
 
 @compiled
-def find_anchors(
-    t: Tables, s: Scratch, user: np.ndarray, chosen: np.ndarray, cand: np.ndarray,
-    item: np.ndarray, kind: np.ndarray,
-) -> None:  # fmt: skip
-    """For each chosen row, which of the user's own items speaks most for it.
-
-    user: (L,) slots, -1 unknown; chosen: (L, k) rows of `cand`, -1 none. Fills item (L, k) with the
-    slot of that item, -1 none, and kind (L, k) with what the user did with it.
-    """
-    at = np.zeros(chosen.shape[1], np.int64)
-    to = np.zeros(chosen.shape[1], np.int32)
-    for e in range(len(user)):
-        length = newest(
-            t, user[e], s.items[:WINDOW], s.kinds[:WINDOW], s.ts[:WINDOW], s.sessions[:WINDOW]
-        )
-        n = 0
-        while n < len(to) and chosen[e, n] >= 0:
-            to[n] = cand[chosen[e, n]]
-            n += 1
-        strongest(t, s.items, length, to[:n], at)
-        for k in range(n):
-            item[e, k] = s.items[at[k]] if at[k] >= 0 else -1
-            kind[e, k] = s.kinds[at[k]] if at[k] >= 0 else -1
-
-
-@compiled
 def advance(
     t: Tables, s: Scratch, batch: Batch, first: int, out: Lists, n: int, exclude_seen: bool,
     limit: int,
@@ -145,9 +118,11 @@ def advance(
             fresh = 0
             while fresh < length and _same_session(s, fresh, ts, session):
                 fresh += 1
+        if batch.kind[e] == FORGET:
+            free_user(t, user)
         key = t.key[item] if item >= 0 else np.int32(-1)
         batch.status[e] = append(t, user, key, batch.kind[e], ts, batch.event[e], session, limit)
-        if batch.role[e] & INTERACTION:
+        if batch.role[e] & INTERACTION and batch.status[e] == NEW:
             observe(t, user, item, ts, s.items, length, fresh)
         e += 1
     return e, n
@@ -164,8 +139,14 @@ def _same_session(s: Scratch, p: int, ts: int, session: np.uint64) -> bool:
 def recall(
     t: Tables, user: np.ndarray, item: np.ndarray, kind: np.ndarray, ts: np.ndarray,
     event: np.ndarray, session: np.ndarray, limit: int,
-) -> None:  # fmt: skip
-    """Put past events (E,) back into their users' histories; the item statistics know them."""
+) -> bool:  # fmt: skip
+    """Put past events (E,) back into their users' histories; the item statistics know them.
+
+    False when the arena has no page left.
+    """
+    done = True
     for e in range(len(item)):
         key = t.key[item[e]] if item[e] >= 0 else np.int32(-1)
-        append(t, user[e], key, kind[e], ts[e], event[e], session[e], limit)
+        status = append(t, user[e], key, kind[e], ts[e], event[e], session[e], limit)
+        done = done and status == NEW
+    return done

@@ -1,7 +1,7 @@
 """Features of a candidate: what the ranker sees, and which candidate source each belongs to.
 
 The first LOGS columns are written as arguments of a logarithm, which `online.ranker` takes for the
-whole list at once. Sums come from `online.candidates`; the rest from the item's and user's counts.
+whole list at once. Sums come from `online.walk`; the rest from the item's and user's counts.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def source_of(name: str) -> str:
 
 HALF = np.array(TICK_HALF_LIVES + TIME_HALF_LIVES)
 TICKS = len(TICK_HALF_LIVES)
+WALK_USERS = 96  # similar users whose items are walked
 FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
 
 
@@ -80,7 +81,7 @@ class Scratch(NamedTuple):
     own_gap: np.ndarray  # (I,) i4 1 = the user's newest event
     own_session: np.ndarray  # (I,) i1 in this session
     user_weight: np.ndarray  # (U,) f4
-    users: np.ndarray  # (W,) i4
+    users: np.ndarray  # (WALK_USERS,) i4
     items: np.ndarray  # (H,) i4 the user's items, newest first
     kinds: np.ndarray  # (H,) i1
     ts: np.ndarray  # (H,) i8
@@ -100,7 +101,7 @@ def new_scratch(items: int, users: int, history: int) -> Scratch:
         own_gap=np.zeros(items, np.int32),
         own_session=np.zeros(items, np.int8),
         user_weight=np.zeros(users, np.float32),
-        users=np.zeros(256, np.int32),
+        users=np.zeros(WALK_USERS, np.int32),
         items=np.zeros(history, np.int32),
         kinds=np.zeros(history, np.int8),
         ts=np.zeros(history, np.int64),
@@ -116,7 +117,8 @@ def stream_time(tick: int, ts: int, d: int) -> float:
 
 @compiled
 def _decayed(t: Tables, item: int, tick: int, ts: int, d: int) -> float:
-    return max(t.decayed[item, d] - stream_time(tick, ts, d), FLOOR)
+    # not before the item's last event: a late one would find more than there ever was
+    return max(t.decayed[item, d] - stream_time(tick, max(ts, t.last_ts[item]), d), FLOOR)
 
 
 @compiled
@@ -186,7 +188,7 @@ def _write_counts(
     row[10] = 1.0 + 8.0 * sums[a, NEIGHBOURS]
     row[11] = 1.0 + 8.0 * sums[a, FOLLOWS]
     row[12] = 0.003 + sums[a, TOGETHERS]
-    row[13] = max(tick - sums[a, NEWEST], 0.0) + 1.0
+    row[13] = max(tick - sums[a, NEWEST], 0.0) + 1.0 if sums[a, NEWEST] > 0.0 else 1e6
     row[14] = 0.03 + sums[a, SYMMETRIC] * damp
     row[15] = 0.03 + sums[a, COVISIT] * damp
     row[16] = 1.0 + pop

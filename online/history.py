@@ -5,26 +5,29 @@ from __future__ import annotations
 import numpy as np
 
 from online.compiled import brief, compiled
-from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables
+from online.events import EVENT_TYPES
+from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables, next_generation
 
 NEW, DUPLICATE, FULL, TOO_LATE = range(4)
+FORGET = EVENT_TYPES.index("forget")
 
 
 @compiled
 def find(t: Tables, user: int, event: np.uint64, ts: int, limit: int) -> int:
-    """NEW, DUPLICATE, or TOO_LATE: older than everything that a full history still keeps."""
+    """NEW, DUPLICATE, or TOO_LATE: older than everything that a full history, or one that begins
+    with a `forget`, still keeps."""
     page = t.user_page[user]
     left = t.user_n[user]
-    oldest = np.int64(1 << 62)
+    oldest, first = np.int64(1 << 62), -1
     while page >= 0 and left > 0:
         fill = (left - 1) % PAGE + 1
         for i in range(fill - 1, -1, -1):
             if t.page_event[page, i] == event:
                 return DUPLICATE
-        oldest = t.page_ts[page, 0]
+        oldest, first = t.page_ts[page, 0], t.page_type[page, 0]
         left -= fill
         page = t.page_older[page]
-    if t.user_n[user] >= limit - PAGE and ts < oldest:
+    if ts < oldest and (t.user_n[user] >= limit - PAGE or first == FORGET):
         return TOO_LATE
     return NEW
 
@@ -65,7 +68,6 @@ def append(
         t.user_page[user] = page
     page, at = t.user_page[user], t.user_n[user] % PAGE
     t.user_n[user] += 1
-    t.user_seen[user] += 1
     while True:  # late events move newer ones up
         older_page, older = (page, at - 1) if at > 0 else (t.page_older[page], PAGE - 1)
         if older_page < 0 or t.page_ts[older_page, older] <= ts:
@@ -96,7 +98,22 @@ def free_user(t: Tables, user: int) -> None:
         page = older
     t.user_page[user] = -1
     t.user_n[user] = 0
-    t.user_seen[user] = 0
+
+
+@compiled
+def drop_user(t: Tables, user: int) -> None:
+    """Free the user's slot; what still refers to the user will not find the next one there."""
+    free_user(t, user)
+    t.user_key[user] = next_generation(t.user_key[user])
+
+
+@compiled
+def moments(t: Tables, user: np.ndarray, ts: np.ndarray) -> None:
+    """Move each time of ts (L,) up to the newest event of its user (L,), -1 unknown."""
+    for e in range(len(user)):
+        if user[e] >= 0 and t.user_n[user[e]] > 0:
+            last = (t.user_n[user[e]] - 1) % PAGE
+            ts[e] = max(ts[e], t.page_ts[t.user_page[user[e]], last])
 
 
 @brief

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from online import tables as tb
 from online.events import Item
 from online.features import Scratch, new_scratch
-from online.history import free_user
+from online.history import drop_user
 from online.observe import expire, know
 from online.pairs import free_entries
 from online.slots import Slots
 from online.tables import ITEMS_KNOWN, PAGES_FREE, PAIRS_USED, Tables
+
+PART = 512  # events that room is made for at once
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,18 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         # A user whose rows are not yet written must not be evicted: with room for this many, the
-        # least recently used one is never among the last few batches.
+        # least recently used one is never among the last few batches; and the longest histories
+        # of as many users as one part of a batch may have fit twice.
         lowest = {"users": 10_000, "items": 1_000, "pages": 20_000, "pairs": 10_000, "history": 64}
+        lowest["pages"] = max(lowest["pages"], 2 * PART * -(-self.history // tb.PAGE))
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ValueError(f"memory.{name}={getattr(self, name)}: at least {low} is needed")
-        if self.items >= 1 << tb.SLOT_BITS:
-            raise ValueError(f"memory.items={self.items}: at most {(1 << tb.SLOT_BITS) - 1}")
+        for name in ("users", "items"):
+            if getattr(self, name) >= 1 << tb.SLOT_BITS:
+                raise ValueError(
+                    f"memory.{name}={getattr(self, name)}: at most {(1 << tb.SLOT_BITS) - 1}"
+                )
 
     @classmethod
     def within(cls, megabytes: float) -> MemoryConfig:
@@ -58,7 +65,7 @@ class MemoryConfig:
         small = tb.new_tables(1, 1, 1, tb.ROW_FIRST)
         per = {f: a.nbytes // len(a) for f, a in small._asdict().items()}
         item = sum(per[f] for f in tb.ITEM_TABLES) + 4 + 92 + 300
-        user = sum(per[f] for f in tb.USER_TABLES) + 4 + 200
+        user = sum(per[f] for f in tb.USER_TABLES) + 8 + 200
         page = sum(per[f] for f in tb.PAGE_TABLES) + 4
         pair = sum(per[f] for f in tb.PAIR_TABLES) + 4 * tb.ROW_CLASSES / tb.ROW_FIRST
         return int(item * self.items + user * self.users + page * self.pages + pair * self.pairs)
@@ -79,6 +86,7 @@ class Memory:
         self.tables: Tables = tb.new_tables(1024, 1024, 2048, 1 << 16)
         self.scratch: Scratch = new_scratch(1024, 1024, config.history)
         self._catalogue: dict[str, Item] = {}
+        self._limited: OrderedDict[str, tuple[bool, int]] = OrderedDict()  # hidden, available from
 
     # -- room --------------------------------------------------------------------------------
 
@@ -125,15 +133,17 @@ class Memory:
         return self.users.take(user_id)
 
     def take_item(self, item_id: str) -> int:
-        return self.items.take(item_id) if item_id else -1
+        """The item's slot, a new one if it has none; -1 for "no item"."""
+        if not item_id:
+            return -1
+        slot = self.items.take(item_id)
+        if item_id in self._limited:
+            self._apply_limit(item_id, slot)
+        return slot
 
     def drop_user(self, user_id: str) -> None:
         """Hold the user no longer; the history is read again when the user returns."""
-        free_user(self.tables, self.users.give_up(user_id))
-
-    def erase_history(self, user_id: str) -> None:
-        """Go on holding the user, as one who did nothing yet."""
-        free_user(self.tables, self.users.take(user_id))
+        drop_user(self.tables, self.users.give_up(user_id))
 
     def expire_item(self) -> None:
         """Forget the item that was used longest ago."""
@@ -146,16 +156,28 @@ class Memory:
     def announce(self, item: Item) -> None:
         self.make_room(items=1)
         slot = self.take_item(item.item_id)
-        know(self.tables, slot, 0)
-        self.tables.hidden[slot] = item.stock is not None and item.stock <= 0
-        self.tables.available[slot] = item.available_from or 0
+        know(self.tables, slot)
         self._catalogue[item.item_id] = item
+        hidden = item.stock is not None and item.stock <= 0
+        self._limit(item.item_id, hidden, item.available_from or 0)
 
     def withdraw(self, item_id: str) -> None:
         self._catalogue.pop(item_id, None)
-        slot = self.items.get(item_id)
+        self._limit(item_id, True, 0)
+
+    def _limit(self, item_id: str, hidden: bool, available_from: int) -> None:
+        """Remember when the item may be shown; longer than the item itself is remembered."""
+        self._limited.pop(item_id, None)
+        if hidden or available_from:
+            self._limited[item_id] = hidden, available_from
+            if len(self._limited) > self.config.items:
+                self._limited.popitem(last=False)
+        self._apply_limit(item_id, self.items.get(item_id))
+
+    def _apply_limit(self, item_id: str, slot: int) -> None:
         if slot >= 0:
-            self.tables.hidden[slot] = 1
+            hidden, available_from = self._limited.get(item_id, (False, 0))
+            self.tables.hidden[slot], self.tables.available[slot] = hidden, available_from
 
     def title(self, item_id: str) -> str:
         """What to call an item in a reason: its title, or its id."""
@@ -172,13 +194,3 @@ class Memory:
         """Share of the known items that were in a slate."""
         known = int(self.tables.clock[ITEMS_KNOWN])
         return float(np.count_nonzero(self.tables.shown)) / known if known else 0.0
-
-    def figures(self) -> dict[str, Any]:
-        t = self.tables
-        return {
-            "users": len(self.users),
-            "items": len(self.items),
-            "pages_free": int(t.clock[PAGES_FREE]),
-            "pairs_used": int(t.clock[PAIRS_USED]),
-            "bytes": int(sum(np.asarray(a).nbytes for a in t)),
-        }

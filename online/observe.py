@@ -11,27 +11,24 @@ from online.features import stream_time
 from online.pairs import add_pairs, forget_item
 from online.tables import (
     DECAYS,
-    GENERATIONS,
     HOT,
     HOT_LISTS,
     ITEMS_KNOWN,
     RECENT,
-    SLOT_BITS,
-    SLOT_MASK,
     TICK,
     Tables,
+    next_generation,
 )
 
 HOT_DECAYS = (0, 1, 5)  # what ranks the hot lists after the first, which is ranked by count
 
 
 @compiled
-def know(t: Tables, item: int, ts: int) -> None:
+def know(t: Tables, item: int) -> None:
     """The item exists from now on."""
     if t.known[item] == 0:
         t.known[item] = 1
         t.first_tick[item] = t.clock[TICK]
-        t.first_ts[item] = ts
         t.clock[ITEMS_KNOWN] += 1
 
 
@@ -42,7 +39,7 @@ def _warm(heats: np.ndarray, hot: np.ndarray, n: int, item: int) -> int:
     heats: (I,) what ranks the items.
     """
     heat = heats[item]
-    if n == HOT and heat <= heats[hot[n - 1]]:
+    if n == HOT and hot[n - 1] != item and heat <= heats[hot[n - 1]]:
         return n
     at = 0
     while at < n and hot[at] != item:
@@ -76,7 +73,7 @@ def observe(
     before: slots of the user's items before it, newest first, `n` of them, the first `fresh` in
     this session.
     """
-    know(t, item, ts)
+    know(t, item)
     t.clock[TICK] += 1
     tick = t.clock[TICK]
     _decay(t, item, tick, ts)
@@ -87,7 +84,7 @@ def observe(
     for h in range(HOT_LISTS):
         heats = t.taken if h == 0 else t.decayed[:, HOT_DECAYS[h - 1]]
         t.hot_n[h] = _warm(heats, t.hot[h], t.hot_n[h], item)
-    t.recent[item, t.recent_n[item] % RECENT] = user
+    t.recent[item, t.recent_n[item] % RECENT] = t.user_key[user]
     t.recent_n[item] += 1
     add_pairs(t, before, n, fresh, item)
 
@@ -105,8 +102,7 @@ def expire(t: Tables, item: int) -> None:
                 break
     if t.known[item]:
         t.clock[ITEMS_KNOWN] -= 1
-    generation = ((t.key[item] >> SLOT_BITS) + 1) % GENERATIONS
-    t.key[item] = (generation << SLOT_BITS) | (item & SLOT_MASK)
+    t.key[item] = next_generation(t.key[item])
     t.taken[item] = 0.0
     t.rarity[item] = math.sqrt(0.5)
     t.decayed[item, :] = -1e300

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from online.compiled import brief, compiled
+from online.compiled import compiled
 from online.tables import (
     BACKWARD_LONG,
     DIRECT,
@@ -89,7 +89,7 @@ def free_row(t: Tables, item: int) -> None:
 
 
 @compiled
-def _strength(pair_weight: np.ndarray, entry: int) -> float:
+def strength(pair_weight: np.ndarray, entry: int) -> float:
     return pair_weight[entry, FORWARD_LONG] + pair_weight[entry, BACKWARD_LONG]
 
 
@@ -114,7 +114,7 @@ def _weakest(pair_weight: np.ndarray, start: int, size: int, key: int) -> int:
     entry = start + (at & (size - 1))
     for way in range(1, WAYS):
         other = start + ((at + way) & (size - 1))
-        if _strength(pair_weight, other) < _strength(pair_weight, entry):
+        if strength(pair_weight, other) < strength(pair_weight, entry):
             entry = other
     return entry
 
@@ -169,7 +169,7 @@ def _entry(t: Tables, item: int, neighbour: int) -> int:
 
 
 @compiled
-def _held(
+def held(
     pair_item: np.ndarray, row_start: np.ndarray, row_class: np.ndarray, item: int, key: int
 ) -> int:
     """The item's entry for a neighbour's key, or a negative number. Takes arrays one by one: each
@@ -193,7 +193,7 @@ def add_pairs(t: Tables, before: np.ndarray, n: int, fresh: int, after: int) -> 
         if other == after:
             continue
         together = one if p < fresh else np.float32(0.0)
-        entry = _held(pair_item, row_start, row_class, other, key[after])
+        entry = held(pair_item, row_start, row_class, other, key[after])
         if entry < 0:
             entry = _entry(t, other, after)
         if entry >= 0:
@@ -203,7 +203,7 @@ def add_pairs(t: Tables, before: np.ndarray, n: int, fresh: int, after: int) -> 
             weight[entry, LATEST] = tick
             if p == 0:
                 weight[entry, DIRECT] += one
-        entry = _held(pair_item, row_start, row_class, after, key[other])
+        entry = held(pair_item, row_start, row_class, after, key[other])
         if entry < 0:
             entry = _entry(t, after, other)
         if entry >= 0:
@@ -227,27 +227,6 @@ def forget_item(t: Tables, item: int) -> None:
                 if found >= 0:
                     t.pair_item[found] = -1
     free_row(t, item)
-
-
-@brief
-def strongest(t: Tables, items: np.ndarray, n: int, to: np.ndarray, out: np.ndarray) -> None:
-    """For each slot in `to`: the position in `items[:n]` of what speaks most for it, or -1.
-
-    items: (≥ n,) the user's items, newest first; to, out: (K,).
-    """
-    for k in range(len(to)):
-        best = 0.0
-        out[k] = -1
-        for p in range(min(n, WINDOW)):
-            start = t.row_start[items[p]]
-            if start < 0 or items[p] == to[k]:
-                continue
-            entry = _search(t.pair_item, start, row_size(t, items[p]), t.key[to[k]])
-            if entry >= 0:
-                weight = 0.9**p * _strength(t.pair_weight, entry) * t.rarity[items[p]]
-                if weight > best:
-                    best = weight
-                    out[k] = p
 
 
 @compiled

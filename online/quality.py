@@ -43,9 +43,9 @@ class Quality:
         self.targets += len(rank)
         found = []
         for name, values in measures(rank, popular).items():
-            mean = float(values.mean())
-            self._means[name].update(mean, w=len(rank))
-            found.append(Metric(name, mean, len(rank), ts))
+            found.append(Metric(name, float(values.mean()), len(rank), ts))
+            for value in values.tolist():  # one by one: the same sum however batches are cut
+                self._means[name].update(value)
         return found
 
     def totals(self) -> dict[str, float]:

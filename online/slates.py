@@ -11,9 +11,11 @@ import itertools
 
 import numpy as np
 
+from online.anchors import find_anchors
 from online.contest import Contest
-from online.engine import add_lists, find_anchors, new_lists
-from online.features import FEATURES, NAMES, SOURCES, ablated
+from online.engine import add_lists, new_lists
+from online.features import NAMES, SOURCES, ablated
+from online.history import moments
 from online.memory import Memory
 from online.policy import choose
 from online.reasons import ANCHORED, did, sentence
@@ -43,6 +45,7 @@ class SlateMaker:
     def _make(self, asked: list[Asked], k: int) -> list[tuple[Recommendation, ...]]:
         users = np.array([self._memory.users.get(user_id) for user_id, _, _ in asked], np.int32)
         ts = np.array([ts for _, ts, _ in asked], np.int64)
+        moments(self._memory.tables, users, ts)
         start, scores = self._score(users, ts, [session for _, _, session in asked])
         t, cand = self._memory.tables, self._lists.cand[: start[-1]]
         showable = (t.hidden[cand] == 0) & (t.available[cand] <= np.repeat(ts, np.diff(start)))
@@ -63,28 +66,32 @@ class SlateMaker:
         start = lists.start[: len(users) + 1]
         return start, self._contest.predict(lists.x[: start[-1]], start)
 
-    def _contributions(self, rows: np.ndarray) -> np.ndarray:
-        """What each source adds to the score of each row: (R, len(SOURCES))."""
-        each = 1 + len(SOURCES)
-        x = ablated(self._lists.x[rows]).reshape(-1, FEATURES)
-        scores = self._contest.predict(x, np.array([0, len(x)], np.int64)).reshape(-1, each)
-        difference: np.ndarray = scores[:, :1] - scores[:, 1:]
-        return difference
+    def _sources(self, rows: np.ndarray) -> np.ndarray:
+        """The source that adds most to the score of each row, (R,); popularity if none adds."""
+        added = self._contest.contributions(ablated(self._lists.x[rows]))
+        most = added.argmax(axis=1)
+        most[added.max(axis=1, initial=0.0) <= 0.0] = SOURCES.index("popularity")
+        return most
 
     def _explained(
         self, users: np.ndarray, chosen: np.ndarray, scores: np.ndarray
     ) -> list[Recommendation]:
         """The recommendations of all slates, one after another; chosen: (L, k) rows, -1 none."""
         memory, lists, some = self._memory, self._lists, chosen >= 0
-        anchor, kind = np.empty(chosen.shape, np.int32), np.empty(chosen.shape, np.int8)
-        find_anchors(memory.tables, memory.scratch, users, chosen, lists.cand, anchor, kind)
         rows, ids, reason = chosen[some], memory.items.ids, self._reason
+        source, anchor = np.zeros(chosen.shape, np.int64), np.empty(chosen.shape, np.int32)
+        kind, direct = np.empty(chosen.shape, np.int8), np.empty(chosen.shape, np.bool_)
+        source[some] = self._sources(rows)
+        find_anchors(
+            memory.tables, memory.scratch, users, chosen, lists.cand, source, anchor, kind, direct
+        )
         columns = (
             lists.cand[rows],
             np.exp(scores[rows]),
-            self._contributions(rows).argmax(axis=1),
+            source[some],
             anchor[some],
             kind[some],
+            direct[some],
             memory.tables.taken[lists.cand[rows]].astype(np.int64),
             np.rint(lists.x[rows, _OWN]).astype(np.int64) - 1,
         )
@@ -95,11 +102,14 @@ class SlateMaker:
             for item, score, source, *rest in zip(*(c.tolist() for c in columns), strict=True)
         ]
 
-    def _reason(self, source: str, item: int, anchor: int, kind: int, count: int, own: int) -> str:
+    def _reason(
+        self, source: str, item: int, anchor: int, kind: int, direct: bool, count: int, own: int
+    ) -> str:
         memory = self._memory
         if anchor >= 0 and source in ANCHORED:
-            return sentence(
-                source, memory.title(memory.items.ids[anchor]), did(kind), count, own, ""
-            )
+            title = memory.title(memory.items.ids[anchor])
+            if source == "transition" and not direct:  # it is in the newest items' short window
+                source = "co-visitation"
+            return sentence(source, title, did(kind), count, own, "")
         category = memory.category(memory.items.ids[item]) if source == "trending" else ""
         return sentence(source, "", "", count, own, category)

@@ -67,7 +67,7 @@ class Slate(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     slate_id: str  # derived from the event, never from the clock: replaying gives the same id
     user_id: str
-    ts: int  # event time of the newest event that it reflects, epoch ms
+    ts: int  # event time of the event that it was made after, epoch ms
     produced_ms: int  # Kafka's timestamp of that event
     topic: str
     partition: int
@@ -78,7 +78,7 @@ class Slate(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Reject(NamedTuple):
     delivery: Delivery
-    reason: str  # starts with a code: "invalid: …", "too_late: …"
+    reason: str  # starts with a code: "invalid: …", "too_late: …", "full: …"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from online.compiled import compiled
+
 PAGE = 16  # events in one page of a user's history
 RECENT = 64  # newest users remembered per item
-# A stored reference to an item is its slot and, above it, the slot's generation: when a slot is
-# given to another item, what still refers to the old one is recognised and passed over.
+# A stored reference to an item or a user is its slot and, above it, the slot's generation: when a
+# slot is given to another one, what still refers to the old one is recognised and passed over.
 SLOT_BITS = 24
 SLOT_MASK = (1 << SLOT_BITS) - 1
 GENERATIONS = 127
@@ -44,14 +46,13 @@ class Tables(NamedTuple):
     last_tick: np.ndarray  # (I,) i8
     last_ts: np.ndarray  # (I,) i8
     first_tick: np.ndarray  # (I,) i8
-    first_ts: np.ndarray  # (I,) i8
     known: np.ndarray  # (I,) i1: 1 seen or announced
     hidden: np.ndarray  # (I,) i1: 1 out of stock or withdrawn
     available: np.ndarray  # (I,) i8 event time from which it may be shown
     shown: np.ndarray  # (I,) i1: 1 once it was in a slate
     row_start: np.ndarray  # (I,) i8 first pair entry of the item's row, -1 none
     row_class: np.ndarray  # (I,) i1
-    recent: np.ndarray  # (I, RECENT) i4 user slots, a ring
+    recent: np.ndarray  # (I, RECENT) i4 keys of users, a ring
     recent_n: np.ndarray  # (I,) i8 users ever put into the ring
     # pairs: rows of 8·4^c entries, set-associative
     pair_item: np.ndarray  # (P,) i4 neighbour's key, -1 empty
@@ -59,9 +60,9 @@ class Tables(NamedTuple):
     row_free: np.ndarray  # (ROW_CLASSES, P // 8) i4 freed rows
     row_free_n: np.ndarray  # (ROW_CLASSES,) i8
     # per user: pages of history, newest page first through `page_older`
+    user_key: np.ndarray  # (U,) i4 slot with its generation
     user_page: np.ndarray  # (U,) i4 newest page, -1 none
     user_n: np.ndarray  # (U,) i4 events kept
-    user_seen: np.ndarray  # (U,) i8 events ever
     # pages
     page_older: np.ndarray  # (G,) i4
     page_item: np.ndarray  # (G, PAGE) i4 key of the item, -1 none
@@ -90,7 +91,6 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         last_tick=np.zeros(items, np.int64),
         last_ts=np.zeros(items, np.int64),
         first_tick=np.zeros(items, np.int64),
-        first_ts=np.zeros(items, np.int64),
         known=np.zeros(items, np.int8),
         hidden=np.zeros(items, np.int8),
         available=np.zeros(items, np.int64),
@@ -103,9 +103,9 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         pair_weight=np.zeros((pairs, PAIR_FIELDS), np.float32),
         row_free=np.zeros((ROW_CLASSES, pairs // ROW_FIRST), np.int32),
         row_free_n=np.zeros(ROW_CLASSES, np.int64),
+        user_key=np.arange(users, dtype=np.int32),
         user_page=np.full(users, -1, np.int32),
         user_n=np.zeros(users, np.int32),
-        user_seen=np.zeros(users, np.int64),
         page_older=np.full(pages, -1, np.int32),
         page_item=np.full((pages, PAGE), -1, np.int32),
         page_type=np.zeros((pages, PAGE), np.int8),
@@ -144,11 +144,11 @@ def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
 
 
 ITEM_TABLES = (
-    "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_ts", "known",
-    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
+    "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "known", "hidden",
+    "available", "shown", "row_start", "row_class", "recent", "recent_n",
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
-USER_TABLES = ("user_page", "user_n", "user_seen")
+USER_TABLES = ("user_page", "user_n")
 PAGE_TABLES = ("page_older", "page_item", "page_type", "page_ts", "page_event", "page_session")
 
 
@@ -156,10 +156,25 @@ def _grown(t: Tables, names: tuple[str, ...], rows: int) -> Tables:
     return t._replace(**{name: _longer(name, getattr(t, name), rows) for name in names})
 
 
+def _longer_keys(keys: np.ndarray, rows: int) -> np.ndarray:
+    grown = np.arange(rows, dtype=np.int32)
+    grown[: len(keys)] = keys
+    return grown
+
+
+@compiled
+def next_generation(key: int) -> int:
+    """The key of the same slot once it belongs to another item or user.
+
+    >>> next_generation(7) & SLOT_MASK, next_generation(7) >> SLOT_BITS
+    (7, 1)
+    """
+    generation = ((key >> SLOT_BITS) + 1) % GENERATIONS
+    return (generation << SLOT_BITS) | (key & SLOT_MASK)
+
+
 def grow_items(t: Tables, rows: int) -> Tables:
-    key = np.arange(rows, dtype=np.int32)
-    key[: len(t.key)] = t.key
-    return _grown(t, ITEM_TABLES, rows)._replace(key=key)
+    return _grown(t, ITEM_TABLES, rows)._replace(key=_longer_keys(t.key, rows))
 
 
 def grow_pairs(t: Tables, rows: int) -> Tables:
@@ -169,7 +184,7 @@ def grow_pairs(t: Tables, rows: int) -> Tables:
 
 
 def grow_users(t: Tables, rows: int) -> Tables:
-    return _grown(t, USER_TABLES, rows)
+    return _grown(t, USER_TABLES, rows)._replace(user_key=_longer_keys(t.user_key, rows))
 
 
 def grow_pages(t: Tables, rows: int) -> Tables:

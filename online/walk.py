@@ -27,6 +27,7 @@ from online.features import (
     SUMS,
     SYMMETRIC,
     TOGETHERS,
+    WALK_USERS,
     Scratch,
 )
 from online.pairs import row_size
@@ -46,8 +47,7 @@ from online.tables import (
 SEQUENCE = 20  # newest events of the user whose neighbours are walked
 DIRECT_ITEMS = 2  # of them whose transitions count: NEXT and NEXT2
 WALK_ITEMS = 5  # newest items whose recent users are walked
-WALK_USERS = 96
-WALK_EVENTS = 16  # of each of them at least; the page that holds the last one is finished
+WALK_EVENTS = 16  # of each similar user at least; the page that holds the last one is finished
 
 # What a neighbour counts when the user had the item p events ago, (SEQUENCE, 4): columns
 # STEEP (short window), MEDIUM, FLAT and FLATTEST (symmetric).
@@ -144,8 +144,8 @@ def walk_pairs(t: Tables, s: Scratch, length: int) -> int:
 
 @compiled
 def _similar_users(
-    taken: np.ndarray, recent: np.ndarray, recent_n: np.ndarray, items: np.ndarray, length: int,
-    user: int, weight: np.ndarray, users: np.ndarray,
+    taken: np.ndarray, recent: np.ndarray, recent_n: np.ndarray, user_key: np.ndarray,
+    items: np.ndarray, length: int, user: int, weight: np.ndarray, users: np.ndarray,
 ) -> int:  # fmt: skip
     """Recent users of this user's newest items, weighted by how much they share."""
     found = 0
@@ -153,8 +153,9 @@ def _similar_users(
         i = items[p]
         w = np.float32(0.7**p / math.log2(3.0 + taken[i]))
         for r in range(min(recent_n[i], RECENT)):
-            v = recent[i, (recent_n[i] - 1 - r) % RECENT]
-            if v == user or v < 0:
+            key = recent[i, (recent_n[i] - 1 - r) % RECENT]
+            v = key & SLOT_MASK
+            if key < 0 or v == user or user_key[v] != key:  # the slot may be another user's by now
                 continue
             if weight[v] == 0.0:
                 if found == WALK_USERS:
@@ -199,7 +200,7 @@ def walk_users(t: Tables, s: Scratch, user: int, length: int, n: int) -> int:
     """The neighbours source. After Ludewig and Jannach (2018), "Evaluation of session-based
     recommendation algorithms" (vector multiplication session kNN)."""
     found = _similar_users(
-        t.taken, t.recent, t.recent_n, s.items, length, user, s.user_weight, s.users
+        t.taken, t.recent, t.recent_n, t.user_key, s.items, length, user, s.user_weight, s.users
     )
     for k in range(found):
         v = s.users[k]

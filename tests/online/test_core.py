@@ -210,10 +210,10 @@ def test_memory_is_bounded_and_slots_that_changed_hands_leave_no_trace() -> None
         known = set(core._memory.items.ids)
         for slate in step.slates:
             assert {r.item_id for r in slate.recommendations} <= known - {""}
-    figures = core._memory.figures()
-    assert figures["items"] <= 1_000
-    assert figures["users"] <= 10_000
-    assert figures["bytes"] <= SMALL.bytes_at_most()
+    memory = core._memory
+    assert len(memory.items) <= 1_000
+    assert len(memory.users) <= 10_000
+    assert sum(array.nbytes for array in memory.tables) <= SMALL.bytes_at_most()
 
 
 def test_too_small_a_memory_is_refused_with_the_key() -> None:
@@ -228,6 +228,74 @@ def test_forget_erases_the_history_that_slates_are_made_from() -> None:
     step = one(core, type="forget", item_id="", event_id="bye")
     assert step.slates == []
     assert core.recommend("u1", 10**9) == core.recommend("stranger", 10**9)
+
+
+def test_a_forgotten_past_stays_forgotten() -> None:
+    log = deliveries(400)
+    bye = Event(event_id="bye", type="forget", user_id="u1", ts=log[199].event.ts)
+    log = [*log[:200], Delivery(bye, "events", 0, 999, bye.ts), *log[200:]]
+    cut = [Recommender() for _ in range(2)]
+    assert ranks(run(cut[0], log, 1)) == ranks(run(cut[1], log, 401))
+    core = cut[0]
+    slate = core.recommend("u1", 10**9)
+    core._memory.drop_user("u1")
+    past = [d.event for d in log if d.event.user_id == "u1"]
+    core.restore({"u1": [PastEvent(e.event_id, e.type, e.item_id, e.ts) for e in past]})
+    assert core.recommend("u1", 10**9) == slate
+    assert core.step([Delivery(bye, "events", 0, 1000, bye.ts)], 10**9).duplicates == 1
+    assert core.step([Delivery(past[0], "events", 0, 1001, bye.ts)], 10**9).rejects
+    assert core.recommend("u1", 10**9) == slate
+
+
+def test_what_was_only_shown_is_not_the_users_own() -> None:
+    core = Recommender(RecommenderConfig(exclude_seen=True))
+    run(core, deliveries(300))
+    before = core.recommend("u1", 10**9)
+    for n, shown in enumerate(before):
+        one(core, ts=10**8, event_id=f"s{n}", type="impression", item_id=shown.item_id)
+    one(core, ts=10**8, event_id="unknown", type="impression", item_id="never announced")
+    assert core.recommend("u1", 10**9) == before
+    assert one(core, item_id=before[0].item_id).ranks[0][1] < 100
+
+
+def test_an_event_with_an_early_time_gets_the_slate_of_now() -> None:
+    core = Recommender()
+    run(core, deliveries(300))
+    core.announce([Item(item_id=f"i{n}", available_from=1_000) for n in range(60)])
+    assert len(one(core, ts=0, event_id="late").slates[0].recommendations) == 10
+
+
+def test_a_slate_does_not_depend_on_whose_slates_are_made_with_it() -> None:
+    core = Recommender()
+    run(core, deliveries(1500))
+    asked = [(f"u{n}", 10**9, "") for n in range(16)]
+    assert core._slates.make(asked) == [core._slates.make([one])[0] for one in asked]
+
+
+def test_a_withdrawn_item_stays_hidden_whatever_is_forgotten_of_it() -> None:
+    core = Recommender(RecommenderConfig(memory=SMALL))
+    core.withdraw(["gone"])
+    for n in range(40):
+        one(core, ts=1000 + n, event_id=f"g{n}", user_id=f"u{n}", item_id="gone")
+        one(core, ts=1000 + n, event_id=f"i{n}", user_id=f"u{n}", item_id=f"i{n % 3}")
+    assert "gone" not in {r.item_id for r in core.recommend("u1", 10**9)}
+    for _ in range(4):
+        core._memory.expire_item()
+    one(core, ts=5000, event_id="again", item_id="gone")
+    assert "gone" not in {r.item_id for r in core.recommend("u1", 10**9)}
+    core.announce([Item(item_id="gone")])
+    assert "gone" in {r.item_id for r in core.recommend("u1", 10**9)}
+
+
+def test_who_gets_the_slot_of_another_user_is_not_taken_for_that_one() -> None:
+    core = Recommender()
+    run(core, deliveries(300))
+    core._memory.drop_user("u1")
+    for n in (3, 9, 4):
+        one(core, ts=10**8 + n, event_id=f"x{n}", user_id="new", item_id=f"i{n}")
+    t, slot = core._memory.tables, core._memory.users.get("new")
+    assert (t.recent == t.user_key[slot]).sum() == 3
+    assert (t.recent == slot).sum() > 3  # what u1 left: nobody's by now
 
 
 def test_impressions_and_searches_are_kept_but_are_no_targets() -> None:

@@ -12,7 +12,9 @@ from sklearn.metrics import ndcg_score
 
 from online.candidates import BUCKETS, best
 from online.contest import Contest, ContestConfig, ndcg
+from online.core import Recommender
 from online.engine import ROWS
+from online.events import Delivery, Event
 from online.features import FEATURES, NAMES, SOURCES, ablated, source_of
 from online.listwise import gradient, ranks, softmax
 from online.observe import expire, observe
@@ -147,6 +149,29 @@ def test_hot_lists_equal_a_full_sort() -> None:
         observe(t, 0, int(rng.zipf(1.4)) % 500, tick, np.zeros(1, np.int32), 0, 0)
     best = np.sort(t.taken)[::-1][:20]
     assert t.taken[t.hot[0, :20]].tolist() == best.tolist()
+
+
+def test_a_late_best_seller_climbs_a_full_hot_list() -> None:
+    t = new_tables(512, 4, 8, 1 << 12)
+    for item in range(300):
+        for tick in range(1 + item % 40):
+            observe(t, 0, item, tick, np.zeros(1, np.int32), 0, 0)
+    for tick in range(1000):
+        observe(t, 0, 0, tick, np.zeros(1, np.int32), 0, 0)
+        assert (np.diff(t.taken[t.hot[0, : t.hot_n[0]]]) <= 0).all()
+    assert t.hot[0, 0] == 0
+
+
+def test_no_late_event_finds_more_than_there_ever_was() -> None:
+    core = Recommender()
+    for n in range(40):
+        event = Event(event_id=f"{n}", type="click", user_id="u", item_id=f"i{n % 4}", ts=2**40 + n)
+        core.step([Delivery(event, "", 0, n, n)], 2**41)
+    event = Event(event_id="late", type="click", user_id="v", item_id="i1", ts=0)
+    core.step([Delivery(event, "", 0, 99, 99)], 2**41)
+    rows = core._block.x[core._block.start[core._lists - 1] : core._block.start[core._lists]]
+    trends = rows[:, [n for n, name in enumerate(NAMES) if name.startswith("trend_")]]
+    assert trends.max() <= np.log2(40)
 
 
 def test_an_expired_item_leaves_its_neighbours() -> None:
