@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import queue
 import re
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from infra import native, reading, schema
 from infra.binding import bind, columns_of
 from infra.chdb_connection import ChdbConnection
+from infra.pool import Pool
 from infra.warehouse_types import Answer, WarehouseError, WarehouseLocked
 from online.events import Item
 from online.step import PastEvent
@@ -69,23 +67,20 @@ class ChdbWarehouse:
             ) from None
         self._lock_file = lock(self.directory)
         try:
-            self._writers = queue.SimpleQueue[ChdbConnection]()
-            for _ in range(WRITERS):
-                self._writers.put(self.connection(OWN_SETUP))
-            self._reader = self.connection(OWN_SETUP)
+            closed = f"the warehouse in {self.directory} is closed"
+            self._writers = Pool([self.connection(OWN_SETUP) for _ in range(WRITERS)], closed)
+            self._readers = Pool([self.connection(OWN_SETUP)], closed)
         except BaseException:
             self._lock_file.close()
             raise
-        self._reading = threading.Lock()
         self._types: dict[str, dict[str, str]] = {}
-        self._closed = False
 
     def connection(self, setup: Sequence[str] = ()) -> ChdbConnection:
         """A further connection to the same directory, with settings of its own."""
         return ChdbConnection(str(self.directory), setup)
 
     def migrate(self) -> list[str]:
-        with self._writer() as writer:
+        with self._writers.borrowed() as writer:
             self._types.clear()
             return schema.migrate(
                 lambda sql, parameters=None: self._run(writer, bind(sql, parameters)),
@@ -95,7 +90,7 @@ class ChdbWarehouse:
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return
-        with self._writer() as writer:
+        with self._writers.borrowed() as writer:
             types = self._types_of(table)
             unknown = [c for c in columns if c not in types]
             if unknown:
@@ -109,12 +104,11 @@ class ChdbWarehouse:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         bound = bind(sql, parameters)
-        with self._reading:
-            self._open()
-            answer = self._run(self._reader, bound)
+        with self._readers.borrowed() as reader:
+            answer = self._run(reader, bound)
             if answer.columns or not re.match(r"\s*(select|with)\b", sql, re.IGNORECASE):
                 return answer
-            columns = native.columns_of(self._reader.run(bound, "JSONCompact"))
+            columns = native.columns_of(reader.run(bound, "JSONCompact"))
             return Answer([name for name, _ in columns], [])
 
     def read(
@@ -126,43 +120,23 @@ class ChdbWarehouse:
         return reading.catalogue(self._select)
 
     def close(self) -> None:
-        with self._reading:
-            if self._closed:
-                return
-            self._closed = True
-            for _ in range(WRITERS):  # those that still write give theirs back first
-                self._writers.get().close()
-            self._reader.close()
-            self._lock_file.close()
-
-    def _open(self) -> None:
-        if self._closed:
-            raise WarehouseError(f"the warehouse in {self.directory} is closed")
+        self._writers.close()  # first: an insert may still have to read its table's types
+        self._readers.close()
+        self._lock_file.close()
 
     def _select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
-        with self._reading:
-            self._open()
-            return self._run(self._reader, bind(sql, parameters))
-
-    @contextlib.contextmanager
-    def _writer(self) -> Iterator[ChdbConnection]:
-        """A connection to write through: the caller's alone until it is given back."""
-        self._open()
-        writer = self._writers.get()
-        try:
-            self._open()
-            yield writer
-        finally:
-            self._writers.put(writer)
+        with self._readers.borrowed() as reader:
+            return self._run(reader, bind(sql, parameters))
 
     def _run(self, connection: ChdbConnection, sql: str) -> Answer:
         columns, rows = native.decode(connection.run(sql, "Native"))
         return Answer([name for name, _ in columns], rows)
 
     def _types_of(self, table: str) -> dict[str, str]:
-        if table not in self._types:
-            found = dict(self._select(_COLUMNS, {"table": table}).rows)
-            if not found or not _NAME.fullmatch(table):
+        types = self._types.get(table)  # asked once: `migrate` may forget them meanwhile
+        if types is None:
+            types = dict(self._select(_COLUMNS, {"table": table}).rows)
+            if not types or not _NAME.fullmatch(table):
                 raise WarehouseError(f"no table {table!r} here: run the migrations")
-            self._types[table] = found
-        return self._types[table]
+            self._types[table] = types
+        return types

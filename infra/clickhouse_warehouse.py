@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -14,6 +14,7 @@ from clickhouse_driver import Client, errors
 
 from infra import reading, schema
 from infra.binding import bind, columns_of
+from infra.pool import Pool
 from infra.warehouse_types import Answer, WarehouseError, WarehouseUnavailable
 from online.events import Item
 from online.step import PastEvent
@@ -21,6 +22,7 @@ from online.step import PastEvent
 # The driver logs every failed connection with a traceback; we raise an error that says it all.
 logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
 
+WRITERS = 2  # inserts at a time, as in the embedded warehouse
 _DATABASE = re.compile(r"[A-Za-z_]\w{0,63}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _OPTIONS = ("secure", "verify", "ca_certs", "server_hostname", "connect_timeout", "timeout")
@@ -87,26 +89,25 @@ def _seconds(given: Mapping[str, str], name: str, default: float, shown: str) ->
 
 
 class _Line:
-    """One connection and its lock; it connects when it is first used, and again after a fault."""
+    """One connection; it connects when it is first used, and again after a fault.
+
+    Not for several threads at once.
+    """
 
     def __init__(self, arguments: Mapping[str, Any], where: str) -> None:
         self._arguments = arguments
         self._where = where
-        self._lock = threading.Lock()
         self._client: Client | None = None
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
-        with self._lock, self._faults():
+        with self._faults():
             if self._client is None:
                 self._client = Client(**self._arguments)
             yield self._client
 
     def close(self) -> None:
-        with self._lock:
-            self._drop()
-
-    def _drop(self) -> None:
+        """Disconnect. The next use connects again."""
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):
@@ -121,16 +122,16 @@ class _Line:
             kind = WarehouseUnavailable if fault.code in _LATER else WarehouseError
             raise kind(f"{self._where}: {text}", fault.code) from None
         except (*_STALE, OSError) as fault:
-            self._drop()
+            self.close()
             raise WarehouseUnavailable(
                 f"{self._where} does not answer: {_first_line(fault)}: "
                 "check that the server runs and that host, port and secure are right"
             ) from None
         except (errors.Error, ValueError, TypeError, AttributeError, OverflowError) as fault:
-            self._drop()
+            self.close()
             raise WarehouseError(f"{self._where}: {_first_line(fault)}") from None
         except BaseException:
-            self._drop()
+            self.close()
             raise
 
 
@@ -140,7 +141,10 @@ def _first_line(fault: BaseException) -> str:
 
 
 class ClickhouseWarehouse:
-    """`Warehouse` over a server. One connection writes, another reads."""
+    """`Warehouse` over a server. Two connections write, another reads; each connects when needed.
+
+    So an insert that takes long, or hangs until `timeout`, delays neither another one nor a query.
+    """
 
     def __init__(self, url: str, broker_id: str = "") -> None:
         from infra.warehouse import without_password
@@ -148,21 +152,21 @@ class ClickhouseWarehouse:
         self.broker_id = broker_id
         self._arguments = options(url, f"FRESHREC_WAREHOUSE={without_password(url)!r}")
         self._where = "clickhouse://{host}:{port}/{database}".format(**self._arguments)
-        self._writer = _Line(self._arguments, self._where)
-        self._reader = _Line(self._arguments, self._where)
-        self._closed = False
+        closed = f"the connection to {self._where} is closed"
+        self._writers = Pool([self._line() for _ in range(WRITERS)], closed)
+        self._readers = Pool([self._line()], closed)
 
     def migrate(self) -> list[str]:
-        self._create_database()
-        return schema.migrate(self._execute, f"the warehouse at {self._where}")
+        with self._writers.borrowed() as line:
+            self._create_database(line)
+            return schema.migrate(partial(self._run, line), f"the warehouse at {self._where}")
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:
             return
-        self._open()
         values = columns_of(table, columns, rows)
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES"
-        with self._writer.client() as client:
+        with self._writers.borrowed() as line, line.client() as client:
             client.execute(statement, values, columnar=True)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
@@ -177,23 +181,18 @@ class ClickhouseWarehouse:
         return reading.catalogue(self._select)
 
     def close(self) -> None:
-        self._closed = True
-        self._writer.close()
-        self._reader.close()
+        self._writers.close()
+        self._readers.close()
 
-    def _open(self) -> None:
-        if self._closed:
-            raise WarehouseError(f"the connection to {self._where} is closed")
+    def _line(self, database: str | None = None) -> _Line:
+        chosen = {} if database is None else {"database": database}
+        return _Line({**self._arguments, **chosen}, self._where)
 
     def _select(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
-        self._open()
-        return self._run(self._reader, sql, parameters)
+        with self._readers.borrowed() as line:
+            return self._run(line, sql, parameters)
 
-    def _execute(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
-        self._open()
-        return self._run(self._writer, sql, parameters)
-
-    def _run(self, line: _Line, sql: str, parameters: Mapping[str, Any] | None) -> Answer:
+    def _run(self, line: _Line, sql: str, parameters: Mapping[str, Any] | None = None) -> Answer:
         bound = bind(sql, parameters)
         with line.client() as client:
             answer = client.execute(bound, with_column_types=True)
@@ -202,17 +201,14 @@ class ClickhouseWarehouse:
         rows, columns = answer
         return Answer([name for name, _ in columns], list(rows))
 
-    def _create_database(self) -> None:
+    def _create_database(self, line: _Line) -> None:
         """A server refuses a connection that names a database that is not there yet."""
         try:
-            self._execute("SELECT 1")
+            self._run(line, "SELECT 1")
         except WarehouseError as fault:
             if fault.code != errors.ErrorCodes.UNKNOWN_DATABASE:
                 raise
-            self._writer.close()
-            line = _Line({**self._arguments, "database": "default"}, self._where)
-            try:
+            line.close()
+            with contextlib.closing(self._line("default")) as elsewhere:
                 database = self._arguments["database"]
-                self._run(line, f"CREATE DATABASE IF NOT EXISTS {database}", None)
-            finally:
-                line.close()
+                self._run(elsewhere, f"CREATE DATABASE IF NOT EXISTS {database}")

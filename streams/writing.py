@@ -1,4 +1,7 @@
-"""What was learned, to the warehouse and to Kafka's topics. Synchronous, in one thread."""
+"""What was learned, to the warehouse and to Kafka's topics.
+
+Synchronous; two threads write, one the groups of SOON and one those of LATER.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,11 @@ class Group:
 
 
 class Writer:
-    """Inserts the rows of batches, the journal first, then sends to the topics (if asked to)."""
+    """Inserts the rows of batches, the journal first, then sends to the topics (if asked to).
+
+    Groups of SOON and of LATER may be written at the same time: each sends by its own producer, and
+    nothing is kept between calls.
+    """
 
     def __init__(
         self,
@@ -83,14 +90,20 @@ def _blocks(group: Group, now_ms: int) -> list[Block]:
     """One block a table for all batches: an insert costs about the same for one row and for 500."""
     merged: dict[str, Block] = {}
     for work in group.works:
-        learned, broker_id = work.learned, work.batch.broker_id
-        for table, columns, rows in (
-            *rows_of(learned.step, work.batch, now_ms, tables=group.tables),
-            *item_rows(learned.announcements, broker_id, now_ms),
-            *dead_letter_rows(learned.letters, broker_id, now_ms),
-        ):
+        for table, columns, rows in _rows(work, group.tables, now_ms):
             merged.setdefault(table, (table, columns, []))[2].extend(rows)
     return [merged[table] for table in group.tables if table in merged]
+
+
+def _rows(work: Work, tables: tuple[str, ...], now_ms: int) -> list[Block]:
+    """Only what is asked for: the raw bytes of dead letters must not delay the newest slates."""
+    learned, broker_id = work.learned, work.batch.broker_id
+    blocks = rows_of(learned.step, work.batch, now_ms, tables=tables)
+    if "items" in tables:
+        blocks += item_rows(learned.announcements, broker_id, now_ms)
+    if "dead_letters" in tables:
+        blocks += dead_letter_rows(learned.letters, broker_id, now_ms)
+    return blocks
 
 
 def slate_json(slate: Slate) -> bytes:

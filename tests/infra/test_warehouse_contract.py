@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from infra.rows import Announcement, DeadLetter, dead_letter_rows, item_rows
@@ -246,35 +244,3 @@ def test_numbers_beyond_the_ordinary_survive(warehouse: Warehouse) -> None:
     warehouse.insert("metrics", ["name", "value", "ts"], rows)
     read = [r[0] for r in warehouse.query("SELECT value FROM metrics ORDER BY ts").rows]
     assert read[:3] == values and read[3] != read[3]
-
-
-def test_writers_and_readers_share_a_warehouse(warehouse: Warehouse) -> None:
-    faults: list[BaseException] = []
-
-    def work(task: int) -> None:
-        try:
-            for n in range(10):
-                if task % 2:
-                    write(warehouse, Step(accepted=[delivery(task * 100 + n, f"u{task}")]))
-                else:
-                    warehouse.query("SELECT count() FROM live_events")
-                    warehouse.read(["u1"], {}, 5)
-        except BaseException as fault:
-            faults.append(fault)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
-    assert warehouse.query("SELECT count() FROM live_events").rows == [(20,)]
-
-
-def test_a_closed_warehouse_says_so(warehouse: Warehouse) -> None:
-    warehouse.close()
-    warehouse.close()
-    with pytest.raises(WarehouseError, match="closed"):
-        warehouse.query("SELECT 1")
-    with pytest.raises(WarehouseError, match="closed"):
-        warehouse.insert("metrics", ["name"], [("x",)])
