@@ -13,7 +13,7 @@ import numpy as np
 from river import drift
 
 from online.features import FEATURES
-from online.listwise import gradient, ranks, softmax
+from online.listwise import ranks, softmax
 from online.network import mix
 from online.ranker import Array, LinearRanker, NeuralRanker, Ranker, RankerConfig, Scaler
 
@@ -37,7 +37,7 @@ class Contest:
         self._config = config
         self.scaler = Scaler()
         self.rankers: list[Ranker] = [
-            NeuralRanker(config.ranker, rows, rng),
+            NeuralRanker(config.ranker, rng),
             LinearRanker(config.ranker),
         ]
         self._loss = np.zeros(len(self.rankers))
@@ -82,7 +82,7 @@ class Contest:
         self.scaler.apply(x, 0, x)
         mixed, p = np.zeros(len(x), np.float32), np.zeros((len(self.rankers), len(x)), np.float32)
         for ranker, row in zip(self.rankers, p, strict=True):
-            ranker.predict(x, start, row)
+            ranker.score(x, start, row)
             softmax(row, start, row)
         mix(p, self.weights.astype(np.float32), 0, len(x), mixed)
         return mixed
@@ -101,7 +101,7 @@ class Contest:
         start = np.arange(0, len(x) + 1, versions)
         mixed, out = np.zeros(len(x), np.float32), np.zeros(len(x), np.float32)
         for ranker, weight in zip(self.rankers, self.weights.astype(np.float32), strict=True):
-            ranker.predict(x, start, out)
+            ranker.score(x, start, out)
             mixed += weight * out
         scores = mixed.reshape(rows, versions)
         difference: Array = scores[:, :1] - scores[:, 1:]
@@ -120,15 +120,14 @@ class Contest:
     ) -> None:
         """Learn from the whole block, one step for each ranker, and judge them."""
         n = int(start[-1])
-        x, slope, rank = self._x[:n], np.zeros(n, np.float32), np.zeros(len(place))
+        x, rank = self._x[:n], np.zeros(len(place))
         known = int((place >= 0).sum())
         if not known:
             return
         for k, ranker in enumerate(self.rankers):
             ranks(self._p[k], start, proposed, place, unproposed, rank)
             weight = 1.0 / (1.0 + (rank / self._config.ranker.rank_scale) ** 2)
-            gradient(self._p[k], start, place, weight.astype(np.float32), slope)
-            ranker.learn(x, slope)
+            ranker.learn(x, start, self._p[k, :n], place, weight.astype(np.float32))
             self._loss[k] = self._loss[k] * self._forget ** len(place) + (1.0 - ndcg(rank)).sum()
         self.scaler.learn(raw[:n])
         self.learned += len(place)

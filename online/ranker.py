@@ -19,6 +19,7 @@ import pandas as pd
 from river import optim, preprocessing
 
 from online.features import LOGS, NAMES, SHARES
+from online.listwise import gradient, softmax
 from online.network import adam, backward, forward, linear_scores, standardise
 
 Array = np.ndarray
@@ -26,28 +27,29 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class RankerConfig:
-    hidden: int = 32  # units of the neural ranker
+    hidden: int = 64  # units of the neural ranker
     neural_rate: float = 2e-3  # Adam's step
+    average: float = 0.98  # what the averaged weights keep of themselves in a step
     linear_rate: float = 0.05  # AdaGrad's step
     prior: float = 0.25  # first weight of every "share of the list's largest" feature
     rank_scale: float = 30.0  # rank at which a list counts half
 
 
 class Ranker(Protocol):
-    """A learner is two verbs, score and learn; `predict` scores what will not be learned from."""
+    """A learner is two verbs, score and learn."""
 
     name: str
 
-    def predict(self, x: Array, start: Array, out: Array) -> None:
+    def score(self, x: Array, start: Array, out: Array) -> None:
         """Scores of the lists that `start` (L + 1,) bounds in x (N, FEATURES) f4, into out (N,)."""
         ...
 
-    def score(self, x: Array, start: Array, out: Array) -> None:
-        """The same for lists of a block, remembering what `learn` needs."""
-        ...
+    def learn(self, x: Array, start: Array, p: Array, place: Array, weight: Array) -> None:
+        """One step for a block of L lists.
 
-    def learn(self, x: Array, slope: Array) -> None:
-        """One step for a block x (N, FEATURES) f4, given d loss / d score (N,) f4."""
+        p: (N,) f4, the lists' probabilities by this ranker's scores; place: (L,) the row of each
+        list's target, -1 none; weight: (L,) f4, how much a list counts.
+        """
         ...
 
 
@@ -101,48 +103,57 @@ class LinearRanker:
     def _as_vector(self) -> Array:
         return np.fromiter(self._weights.values(), np.float32, len(NAMES))
 
-    def predict(self, x: Array, start: Array, out: Array) -> None:
+    def score(self, x: Array, start: Array, out: Array) -> None:
         linear_scores(x, int(start[0]), int(start[-1]), self._vector, out)
 
-    score = predict
-
-    def learn(self, x: Array, slope: Array) -> None:
-        gradient: Any = dict(zip(NAMES, (slope @ x).tolist(), strict=True))
-        self._weights = self._optimizer.step(self._weights, gradient)
+    def learn(self, x: Array, start: Array, p: Array, place: Array, weight: Array) -> None:
+        slope = np.empty(len(x), np.float32)
+        gradient(p, start, place, weight, slope)
+        by_name: Any = dict(zip(NAMES, (slope @ x).tolist(), strict=True))
+        self._weights = self._optimizer.step(self._weights, by_name)
         self._vector = self._as_vector()
 
 
 class NeuralRanker:
-    """score = v · relu(W x + b) + u · x, with Adam (Kingma and Ba 2015)."""
+    """score = v · relu(W x + b) + u · x, with Adam (Kingma and Ba 2015).
+
+    Scores come from a running average of the weights (Polyak and Juditsky 1992, "Acceleration of
+    stochastic approximation by averaging"): steps large enough to follow the stream leave the
+    newest weights noisy. Learning goes on from the newest ones.
+    """
 
     name = "neural"
 
-    def __init__(self, config: RankerConfig, rows: int, rng: np.random.Generator) -> None:
+    def __init__(self, config: RankerConfig, rng: np.random.Generator) -> None:
         width, hidden = len(NAMES), config.hidden
         skip = np.zeros(width, np.float32)
         skip[LOGS : LOGS + SHARES] = config.prior
-        self._rate = config.neural_rate
+        self._rate, self._keep = config.neural_rate, config.average
         self._parameters = [
             (rng.normal(size=(width, hidden)) / np.sqrt(width)).astype(np.float32),
             np.zeros(hidden, np.float32),
             (rng.normal(size=hidden) * 0.1 / np.sqrt(hidden)).astype(np.float32),
             skip,
         ]
+        self._average = [p.copy() for p in self._parameters]
         self._gradients = [np.zeros_like(p) for p in self._parameters]
         self._mean = [np.zeros_like(p) for p in self._parameters]
         self._square = [np.zeros_like(p) for p in self._parameters]
         self._steps = 0
-        self._hidden = np.zeros((rows, hidden), np.float32)  # of the block's rows so far
-
-    def predict(self, x: Array, start: Array, out: Array) -> None:
-        hidden = np.empty((len(x), self._hidden.shape[1]), np.float32)
-        forward(x, start, *self._parameters, hidden, out)
 
     def score(self, x: Array, start: Array, out: Array) -> None:
-        forward(x, start, *self._parameters, self._hidden, out)
+        self._forward(self._average, x, start, out)
 
-    def learn(self, x: Array, slope: Array) -> None:
-        hidden = self._hidden[: len(x)]
+    def _forward(self, weights: list[Array], x: Array, start: Array, out: Array) -> Array:
+        hidden = np.empty((len(x), len(weights[1])), np.float32)
+        forward(x, start, *weights, hidden, out)
+        return hidden
+
+    def learn(self, x: Array, start: Array, p: Array, place: Array, weight: Array) -> None:
+        newest, slope = np.empty(len(x), np.float32), np.empty(len(x), np.float32)
+        hidden = self._forward(self._parameters, x, start, newest)
+        softmax(newest, start, newest)
+        gradient(newest, start, place, weight, slope)
         back = np.empty_like(hidden)
         backward(x, hidden, slope, self._parameters[2], back, *self._gradients)
         self._adam()
@@ -153,3 +164,7 @@ class NeuralRanker:
         each = zip(self._parameters, self._mean, self._square, self._gradients, strict=True)
         for p, m, v, g in each:
             adam(p, m, v, g, rate)
+        # a plain mean at first, so that the first weights do not linger
+        new = np.float32(max(1.0 - self._keep, 1.0 / (1.0 + self._steps)))
+        for average, p in zip(self._average, self._parameters, strict=True):
+            average += new * (p - average)
