@@ -47,6 +47,7 @@ format: .venv
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@echo "Compiling the inner loops: about a minute, once …"
+	@rm -rf online/__pycache__/compiled-*
 	@$(BIN)/python -c 'from online.core import Recommender; Recommender().warm_up()'
 	@touch $@
 

@@ -29,6 +29,7 @@ log = get_log("agents")
 
 LOOK_S = 2.0
 COMMIT_S = 3.0
+CALM_S = 0.3  # nothing came for so long: it was all
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
 
@@ -105,6 +106,20 @@ class Intake:
                 first = await consumer.earliest_offsets(*ours)
                 last = await consumer.highwaters(*ours)
                 self._bounds = {tp: (first[tp] or 0, last[tp] or 0) for tp in ours}
+
+    async def read_out(self, within_s: float) -> None:
+        """Wait until all that the broker holds is taken, and a moment longer."""
+        deadline = time.monotonic() + within_s
+        calm_since, taken = time.monotonic(), -1
+        while time.monotonic() < deadline:
+            behind = sum(self.lag().values())
+            if behind or taken != self._status.taken:
+                calm_since, taken = time.monotonic(), self._status.taken
+            elif time.monotonic() - calm_since > CALM_S:
+                return
+            await asyncio.sleep(0.05)
+        log.warning("events_left", behind=sum(self.lag().values()),
+                    cure="stop the producers first, or raise FRESHREC_SHUTDOWN_S")  # fmt: skip
 
     def _fresh(self, events: Sequence[Any]) -> list[Any]:
         if not self.owned.is_set():

@@ -54,7 +54,9 @@ class FreshConsumer(Consumer):
         self,
         timeout: float,  # noqa: ASYNC109
     ) -> tuple[RecordMap | None, set[TP] | None]:
-        if not self._buffered_partitions:
+        # While flow is suspended (a rebalance) Faust's own way waits for its end. If we came back
+        # before, it would seek to the committed offsets each time.
+        if not self.flow_active or not self._buffered_partitions:
             return await super()._wait_next_records(timeout)
         if self._get_active_partitions():
             return await super()._wait_next_records(min(timeout, BUFFERED_S))

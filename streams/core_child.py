@@ -1,18 +1,25 @@
-"""The core's process: `python -m streams.core_child` answers calls from stdin until it ends."""
+"""The core's process: `python -m streams.core_child MODULE:CORE` answers calls from stdin."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pkgutil
+import queue
 import signal
-from collections.abc import Callable
-from typing import Any
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import IO, Any, Protocol
 
 import msgspec
 
-from online.core import Recommender, RecommenderConfig
+from online.core import RecommenderConfig
 from online.events import Delivery, Item
-from online.step import Histories, Recommendation
+from online.step import Core, Histories, Recommendation, Step
+from streams.ahead import step_if_known
 from streams.core_protocol import (
+    AHEAD,
     Ahead,
     Answer,
     Call,
@@ -28,18 +35,31 @@ from streams.process import spare_garbage_collection
 BELOW_WORKER = 10  # niceness: what hands rows on must not wait behind what computes
 
 
+class Hosted(Core, Protocol):
+    """What a core must have to live in this process: `online.core.Recommender` has it."""
+
+    def warm_up(self) -> None: ...
+    def absent(self, users: Iterable[str]) -> list[str]: ...
+    def recommend(
+        self, user_id: str, now_ms: int, k: int | None = None
+    ) -> tuple[Recommendation, ...]: ...
+
+
 class Refused(Exception):
     """A batch that was sent ahead and cannot be stepped; nothing of it was learned."""
 
 
 class CoreServer:
-    """One method for each call of `streams.core_protocol`."""
+    """One method for each call of `streams.core_protocol`; `configure` comes first."""
 
-    def __init__(self) -> None:
-        self._core = Recommender()
+    _core: Hosted
+
+    def __init__(self, make: Callable[[RecommenderConfig], Hosted]) -> None:
+        self._make = make
         self._refusing = False
 
     def answer(self, call: Call) -> Answer:
+        """What the core says to a call. Raises MemoryError only: the process must end then."""
         try:
             method: Callable[[msgspec.Raw], Any] = getattr(self, f"on_{call.method}")
             if call.method != "ahead":
@@ -48,6 +68,8 @@ class CoreServer:
         except Refused:
             self._refusing = True
             return Answer(Outcome.REFUSED)
+        except MemoryError:
+            raise  # no event's fault: were it answered, good events would become dead letters
         except Exception as error:
             self._refusing = True
             said = f"{type(error).__name__}: {error}"
@@ -57,16 +79,16 @@ class CoreServer:
         if self._refusing:
             raise Refused
         batch, histories, now_ms = decode(raw, type=Ahead)
-        self._core.restore(histories)
-        if self._core.missing(batch):
+        step = step_if_known(self._core, batch, histories, now_ms)
+        if step is None:
             raise Refused
-        return self._step(batch, now_ms)
+        return self._stepped(batch, step)
 
     def on_step(self, raw: msgspec.Raw) -> Stepped:
-        return self._step(*decode(raw, type=tuple[list[Delivery], int]))
+        batch, now_ms = decode(raw, type=tuple[list[Delivery], int])
+        return self._stepped(batch, self._core.step(batch, now_ms))
 
-    def _step(self, batch: list[Delivery], now_ms: int) -> Stepped:
-        step = self._core.step(batch, now_ms)
+    def _stepped(self, batch: list[Delivery], step: Step) -> Stepped:
         place = {id(d): n for n, d in enumerate(batch)}
         return Stepped(
             [place[id(d)] for d in step.accepted],
@@ -78,7 +100,7 @@ class CoreServer:
         )
 
     def on_configure(self, raw: msgspec.Raw) -> None:
-        self._core = Recommender(decode(raw, type=RecommenderConfig))
+        self._core = self._make(decode(raw, type=RecommenderConfig))
 
     def on_warm_up(self, _: msgspec.Raw) -> None:
         self._core.warm_up()
@@ -103,19 +125,31 @@ class CoreServer:
         return self._core.quality()
 
 
-def serve() -> None:
-    """Answer calls until the pipe ends. Whatever prints goes to stderr."""
+def serve(make: Callable[[RecommenderConfig], Hosted]) -> None:
+    """Answer calls until the pipes end. Whatever prints goes to stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when we end
         signal.signal(number, signal.SIG_IGN)
     os.nice(BELOW_WORKER)
     into = os.fdopen(os.dup(0), "rb")
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    server = CoreServer()
+    server = CoreServer(make)
     spare_garbage_collection()
-    while (call := receive(into, Call)) is not None:
-        send(out, server.answer(call))
+    calls: queue.Queue[Call | None] = queue.Queue(AHEAD)  # no more come before an answer
+    threading.Thread(target=_read, args=(into, calls), name="read", daemon=True).start()
+    with contextlib.suppress(BrokenPipeError), out:  # nobody wants the answer any more
+        while (call := calls.get()) is not None:
+            send(out, server.answer(call))
+
+
+def _read(into: IO[bytes], calls: queue.Queue[Call | None]) -> None:
+    """Take calls off the pipe as they come, so that the worker's sending never waits for us."""
+    try:
+        while (call := receive(into, Call)) is not None:
+            calls.put(call)
+    finally:
+        calls.put(None)
 
 
 if __name__ == "__main__":
-    serve()
+    serve(pkgutil.resolve_name(sys.argv[1]))

@@ -9,6 +9,7 @@ same code has in a backtest; the rest was waiting for the lock. `CoreProcess` ha
 from __future__ import annotations
 
 import collections
+import contextlib
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.step import PastEvent, Recommendation, Reject, Step
 from streams.core_protocol import (
+    AHEAD,
     Answer,
     Call,
     Outcome,
@@ -36,6 +38,7 @@ from streams.core_protocol import (
 
 ITEMS_AT_ONCE = 5_000
 LAST_S = 5.0  # how long an end is waited for
+RECOMMENDER = "online.core:Recommender"
 
 T = TypeVar("T")
 
@@ -51,16 +54,20 @@ class CoreLost(Exception):
 class CoreProcess:
     """`Recommender` in a child process. Raises CoreRaised when the core does, else CoreLost.
 
-    What was sent must be received before any other call.
+    What was sent must be received before any other call. Arguments that cannot be put into bytes
+    (an integer of more than 64 bits) raise before anything is sent. `core` is MODULE:NAME of what
+    makes the core from its configuration: benchmarks and tests have others.
     """
 
-    def __init__(self, config: RecommenderConfig) -> None:
+    ahead = AHEAD
+
+    def __init__(self, config: RecommenderConfig, core: str = RECOMMENDER) -> None:
         self.config = config
         self._lock = threading.Lock()
         self._sent: collections.deque[list[Delivery]] = collections.deque()
         self._quality: dict[str, Any] = {}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "streams.core_child"],
+            [sys.executable, "-m", "streams.core_child", core],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             preexec_fn=end_with_parent(signal.SIGKILL),
         )  # fmt: skip
@@ -73,6 +80,11 @@ class CoreProcess:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the child ended (a signal is negative); None while it lives."""
+        return self._child.poll()
 
     @property
     def history_limit(self) -> int:
@@ -103,9 +115,11 @@ class CoreProcess:
     ) -> None:
         """Have the core step this after what was sent before; `receive` gives the outcome.
 
-        `histories` are those that it may lack; users that it holds keep what it holds.
+        `histories` are those that it may lack; users that it holds keep what it holds. At most
+        AHEAD batches may be under way.
         """
         with self._lock:
+            assert len(self._sent) < AHEAD, "receive first"
             self._send("ahead", (batch, histories, now_ms))
             self._sent.append(batch)
 
@@ -132,9 +146,10 @@ class CoreProcess:
         return self._quality
 
     def close(self) -> None:
-        """End the child; it is given LAST_S seconds."""
+        """End the child; it is given LAST_S seconds. One that ended before is fine."""
         for pipe in (self._into, self._out):
-            pipe.close()
+            with contextlib.suppress(OSError):  # what it did not read cannot be sent any more
+                pipe.close()
         try:
             self._child.wait(LAST_S)
         except subprocess.TimeoutExpired:
@@ -160,8 +175,9 @@ class CoreProcess:
             return value  # type: ignore[return-value]
 
     def _send(self, method: str, arguments: Any) -> None:
+        call = Call(method, msgspec.Raw(encode(arguments)))  # if this raises, nothing was sent
         try:
-            send(self._into, Call(method, msgspec.Raw(encode(arguments))))
+            send(self._into, call)
         except (OSError, ValueError):  # ValueError: closed by us
             raise self._lost(method) from None
 
@@ -169,14 +185,20 @@ class CoreProcess:
         """What the core answers; None when it refuses."""
         try:
             answer = receive(self._out, Answer)
-        except (OSError, ValueError):
-            answer = None
-        if answer is None:
-            raise self._lost(method)
-        if answer.outcome is Outcome.RAISED:
-            raise CoreRaised(decode(answer.value, type=str))
-        return None if answer.outcome is Outcome.REFUSED else decode(answer.value, type=kind)
+            if answer is None:
+                raise self._lost(method)
+            if answer.outcome is Outcome.RAISED:
+                raise CoreRaised(decode(answer.value, type=str))
+            return None if answer.outcome is Outcome.REFUSED else decode(answer.value, type=kind)
+        except msgspec.MsgspecError as error:
+            said = f"the core's process {self.pid} answered {method!r} with what is no answer"
+            raise CoreLost(f"{said}: {error}") from error
+        except (OSError, ValueError):  # ValueError: closed by us
+            raise self._lost(method) from None
 
     def _lost(self, method: str) -> CoreLost:
-        code = self._child.poll()
-        return CoreLost(f"the core's process {self.pid} ended (exit {code}) at {method!r}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(LAST_S)  # its pipes end a moment before it does
+        code = self.exit_code
+        how = "closed its pipes" if code is None else f"ended (exit {code})"
+        return CoreLost(f"the core's process {self.pid} {how} at {method!r}")

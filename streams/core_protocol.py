@@ -6,6 +6,9 @@ as MessagePack (msgspec). Calls are answered in order. `ahead` may be sent while
 still being worked on, so that the core never waits for the worker: a batch, with the histories
 that it probably needs. When the core cannot take one (it lacks a history, or it raised), it refuses
 what was sent ahead after it, so that the order of events is kept; any other call ends that.
+
+The core's side reads calls as they come, also while it works or answers. So the worker's sending
+never waits for its own receiving, and neither side can wait for the other for ever.
 """
 
 from __future__ import annotations
@@ -20,14 +23,15 @@ import msgspec
 from online.events import Delivery
 from online.step import Histories, Metric, Slate
 
+AHEAD = 2  # batches under way at most: one that the core works on, and the next
 LONGEST = 1 << 30  # bytes of one message
-PIPE_BYTES = 1 << 20  # a whole batch fits, so that sending it does not wait for the other side
+LONGEST_VALUE = LONGEST >> 1  # of its arguments or its answer
+PIPE_BYTES = 1 << 20  # most batches fit: one system call instead of one for each 64 KB
 NONE = msgspec.Raw(b"\xc0")
 
 T = TypeVar("T")
 Ahead = tuple[list[Delivery], Histories, int]  # batch, histories, now_ms
 
-encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.decode
 _LENGTH = struct.Struct(">I")
 
@@ -59,8 +63,22 @@ class Stepped(msgspec.Struct, array_like=True):
     quality: dict[str, Any]
 
 
-def send(pipe: IO[bytes], message: msgspec.Struct) -> None:
-    body = encode(message)
+def encode(value: Any) -> bytes:
+    """Arguments or an answer as bytes. Raises when that cannot be: nothing was sent then.
+
+    >>> encode(1 << 64)
+    Traceback (most recent call last):
+        ...
+    OverflowError: can't serialize ints < -2**63 or > 2**64 - 1
+    """
+    body = msgspec.msgpack.encode(value)
+    if len(body) > LONGEST_VALUE:
+        raise ValueError(f"{len(body)} bytes are too many for one message: {LONGEST_VALUE} at most")
+    return body
+
+
+def send(pipe: IO[bytes], message: Call | Answer) -> None:
+    body = msgspec.msgpack.encode(message)
     pipe.write(_LENGTH.pack(len(body)))
     pipe.write(body)
     pipe.flush()
@@ -77,9 +95,9 @@ def receive(pipe: IO[bytes], kind: type[T]) -> T | None:
 
 
 def widen(pipe: IO[bytes]) -> None:
-    """Let the pipe hold a whole batch, where the system allows that (Linux)."""
+    """Let the pipe hold more, where the system allows that (Linux): for speed only."""
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         try:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         except OSError:
-            pass  # a user's limit on pipes: it works as well, a little slower
+            pass  # a user's limit on pipes

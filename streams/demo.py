@@ -48,7 +48,7 @@ class Plan:
     steady: int
 
 
-FULL = Plan(events=50_000, steady=10_000)
+FULL = Plan(events=50_000, steady=30_000)
 SHORT = Plan(events=5_000, steady=1_500)
 
 

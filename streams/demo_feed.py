@@ -10,7 +10,7 @@ from infra.address import BrokerAddress
 from online.events import Event
 from streams.producer import EventProducer
 
-AHEAD = 2_048  # events that the broker may hold before the worker has written them
+AHEAD = 8_192  # events that the broker may hold before the worker has written them
 STEADY_PER_S = 500  # at most
 STEADY_SHARE = 0.6  # of the speed just measured: freshness is not to be that of an overload
 CATCH_UP_S = 120.0  # how long the steady part waits for the worker to catch up

@@ -1,30 +1,30 @@
 """Raw messages through the core: decode, recall histories, step; find what poisons a batch.
 
-Everything here is synchronous and runs in one thread, because the core takes one caller at a time.
+Everything here is synchronous. `prepare` may run beside the rest; all else takes turns in one
+thread, because the core takes one caller at a time.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, TypeVar
 
 from infra.log import get_log
 from infra.rows import Announcement, DeadLetter, Place
 from infra.warehouse_types import Warehouse, WarehouseError
 from online.events import Delivery, Item, item_fault
-from online.step import Core, Histories, PastEvent, Reject, Step
+from online.step import Core, Histories, Reject, Step
+from streams.ahead import AtOnce, TakesAhead
 from streams.codec import Fault, decode_event, decode_item
-from streams.core_process import CoreLost
+from streams.core_process import CoreLost, CoreRaised
+from streams.recall import Recall
 
 log = get_log("learning")
 
 T = TypeVar("T")
 
-AHEAD = 2  # batches that a core in its own process has: one that it works on, and the next
 MAX_REASON = 500  # characters
-RECENT_USERS = 50_000  # fewer than the core holds
 
 
 class Message(NamedTuple):
@@ -46,6 +46,9 @@ class Learned:
     letters: list[DeadLetter] = field(default_factory=list)
     announcements: list[Announcement] = field(default_factory=list)
     other_keys: int = 0  # events whose Kafka key is not their user_id
+    number: int = 0  # of its batch of events, in the order of `prepare`
+    messages: int = 0  # that it was made from
+    raw_bytes: int = 0  # of these
 
 
 @dataclass(slots=True)
@@ -66,35 +69,29 @@ class Poisoned(Exception):
         self.ready = ready
 
 
-@runtime_checkable
-class TakesAhead(Protocol):
-    """A core that takes the next batch while it works on the one before: `CoreProcess`."""
-
-    def send(
-        self, batch: list[Delivery], histories: Mapping[str, list[PastEvent]], now_ms: int
-    ) -> None: ...
-    def receive(self) -> Step | None: ...
-
-
 class Learner:
     """The core together with the histories that it needs."""
 
     def __init__(self, core: Core, warehouse: Warehouse, max_record_bytes: int) -> None:
         self.core = core
         self.quality: dict[str, Any] = {}  # for other threads: replaced, never changed
-        self._takes_ahead = core if isinstance(core, TakesAhead) else None
-        self.ahead = 1 if self._takes_ahead is None else AHEAD
-        # users that the core probably holds, newest last (a dict would search for its first key)
-        self._recent: OrderedDict[str, None] = OrderedDict()
-        self._warehouse = warehouse
+        self._line: TakesAhead = core if isinstance(core, TakesAhead) else AtOnce(core)
+        self._recall = Recall(core, warehouse)
         self._max_record_bytes = max_record_bytes
+
+    @property
+    def ahead(self) -> int:
+        """Batches that may be under way: sent, and not received."""
+        return self._line.ahead
 
     def prepare(self, messages: list[Message]) -> Prepared:
         """Decode one batch of events and read the histories that the core probably lacks.
 
-        May run while the batch before is being learned. Raises WarehouseError: try again.
+        May run while batches before are learned and written. Raises WarehouseError: try again.
         """
-        ready = Prepared()
+        ready = Prepared(learned=_learned_from(messages))
+        # Within a partition the order is the log's. How partitions were interleaved is chance: a
+        # batch of the same messages must be the same batch.
         for m in sorted(messages, key=lambda m: m.partition):
             event = decode_event(m.value, self._max_record_bytes)
             if isinstance(event, Fault):
@@ -104,32 +101,35 @@ class Learner:
             ready.learned.other_keys += m.key is not None and m.key != event.user_id.encode()
             ready.batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
             ready.raw[m.topic, m.partition, m.offset] = m.value or b""
-        users = dict.fromkeys(d.event.user_id for d in ready.batch)
-        ready.histories = self._read([u for u in users if u not in self._recent], ready.batch)
-        self._remember(users)
+        ready.learned.number, ready.histories = self._recall.early(ready.batch)
         return ready
 
     def send(self, ready: Prepared, now_ms: int) -> None:
         """Let the core begin with a batch when it is done with those before; then `receive`.
 
-        At most `ahead` batches may be on their way.
+        At most `ahead` batches may be under way. Raises Poisoned when the core cannot even be told
+        of the batch: there is nothing to receive then.
         """
-        if ready.batch and self._takes_ahead is not None:
-            self._takes_ahead.send(ready.batch, ready.histories, now_ms)
+        if ready.batch:
+            self._tried(ready, lambda: self._line.send(ready.batch, ready.histories, now_ms))
 
-    def receive(self, ready: Prepared, now_ms: int) -> Learned | None:
+    def receive(self, ready: Prepared) -> Learned | None:
         """What came of the batch that was sent first. Raises Poisoned when the core raised.
 
         None: nothing of it was learned, nor of those that were sent after it. Receive these too,
-        then give each to `learn`, in order.
+        then give each to `learn`, in order, once all before it is journalled.
         """
-        if self._takes_ahead is None or not ready.batch:
-            return self.learn(ready, now_ms)
-        step = self._tried(ready, self._takes_ahead.receive)
+        if not ready.batch:
+            return ready.learned
+        step = self._tried(ready, self._line.receive)
         return None if step is None else self._settle(ready, step)
 
+    def journalled(self, learned: Learned) -> None:
+        """The events of this batch, and of all before it, are in the warehouse."""
+        self._recall.journalled = max(self._recall.journalled, learned.number)
+
     def learn(self, ready: Prepared, now_ms: int) -> Learned:
-        """Step one batch of events.
+        """Step one batch of events. Call when everything learned before is in the warehouse.
 
         Raises WarehouseError while histories cannot be read (nothing was learned: try again) and
         Poisoned when the core raised.
@@ -138,7 +138,7 @@ class Learner:
             return ready.learned
 
         def step() -> Step:
-            self.recall(ready.batch, ready.histories)
+            self._recall.complete(ready.batch, ready.histories)
             return self.core.step(ready.batch, now_ms)
 
         return self._settle(ready, self._tried(ready, step))
@@ -150,34 +150,8 @@ class Learner:
         except (WarehouseError, MemoryError, CoreLost):
             raise
         except Exception as error:
-            said = f"{type(error).__name__}: {error}"
-            log.error("core_raised", error=said, events=len(ready.batch))
+            log.error("core_raised", error=_said(error), events=len(ready.batch))
             raise Poisoned(ready) from error
-
-    def recall(self, batch: list[Delivery], histories: Histories | None = None) -> None:
-        """Give the core the histories of those users of `batch` that it does not hold.
-
-        `histories` were read before; what they lack is read now. Who is missing, the core says.
-        """
-        missing = self.core.missing(batch)
-        if missing:
-            found = histories or {}
-            more = self._read([user for user in missing if user not in found], batch)
-            self.core.restore({u: found[u] if u in found else more[u] for u in missing})
-
-    def _read(self, users: list[str], batch: list[Delivery]) -> Histories:
-        """An entry for each user, empty for one without events."""
-        if not users:
-            return {}
-        past = self._warehouse.read(users, before(batch), self.core.history_limit)
-        return {user: past.get(user, []) for user in users}
-
-    def _remember(self, users: Iterable[str]) -> None:
-        for user in users:
-            self._recent[user] = None
-            self._recent.move_to_end(user)
-        while len(self._recent) > RECENT_USERS:
-            self._recent.popitem(last=False)
 
     def rescue(self, poisoned: Poisoned, now_ms: int) -> Learned:
         """Learn a poisoned batch in halves until only the culprits are left; they are rejected.
@@ -186,13 +160,12 @@ class Learner:
         already learned looks like a duplicate to the core, and the journal tells it from a true
         one. Raises WarehouseError.
         """
-        batch = poisoned.ready.batch
-        users = sorted({d.event.user_id for d in batch})
-        past = self._warehouse.read(users, before(batch), self.core.history_limit)
+        ready, batch = poisoned.ready, poisoned.ready.batch
+        past = self._recall.read(sorted({d.event.user_id for d in batch}), batch)
         known = {e.event_id for history in past.values() for e in history}
         step = Step()
         slates = {}
-        for part in self._parts(batch, now_ms, step):
+        for part in self._parts(ready, now_ms, step):
             slates.update({s.user_id: s for s in part.slates})
         refused = {r.delivery[1:4] for r in step.rejects}
         for d in batch:
@@ -204,11 +177,11 @@ class Learner:
             known.add(d.event.event_id)
             step.accepted.append(d)
         step.slates = list(slates.values())
-        return self._settle(poisoned.ready, step)
+        return self._settle(ready, step)
 
     def announce(self, messages: list[Message]) -> Learned:
         """Apply one batch of the topic `items`: announcements and tombstones, in order."""
-        learned = Learned()
+        learned = _learned_from(messages)
         for m in messages:
             if m.value is None:
                 self._withdraw(m, learned)
@@ -230,7 +203,7 @@ class Learner:
         except CoreLost:
             raise
         except Exception as error:
-            learned.letters.append(self._letter(m, f"poison: {type(error).__name__}: {error}"))
+            learned.letters.append(self._letter(m, f"poison: {_said(error)}"))
             return
         place = (m.topic, m.partition, m.offset, m.produced_ms)
         learned.announcements.append(Announcement(item.item_id, item, *place))
@@ -246,22 +219,22 @@ class Learner:
         place = (m.topic, m.partition, m.offset, m.produced_ms)
         learned.announcements.append(Announcement(item_id, None, *place))
 
-    def _parts(self, batch: list[Delivery], now_ms: int, total: Step) -> Iterable[Step]:
+    def _parts(self, ready: Prepared, now_ms: int, total: Step) -> Iterable[Step]:
         """Steps of ever smaller parts, in order; rejects and metrics are added to `total`."""
+        batch = ready.batch
         waiting = [batch[len(batch) // 2 :], batch[: len(batch) // 2]]  # the last one is next
         while waiting:
             part = waiting.pop()
             if not part:
                 continue
             try:
-                self.recall(part)
+                self._recall.complete(part, ready.histories)
                 step = self.core.step(part, now_ms)
             except (WarehouseError, MemoryError, CoreLost):
                 raise
             except Exception as error:
                 if len(part) == 1:
-                    reason = f"poison: {type(error).__name__}: {error}"[:MAX_REASON]
-                    total.rejects.append(Reject(part[0], reason))
+                    total.rejects.append(Reject(part[0], f"poison: {_said(error)}"))
                 else:
                     middle = len(part) // 2
                     waiting += [part[middle:], part[:middle]]
@@ -283,6 +256,7 @@ class Learner:
             )  # fmt: skip
         step.rejects = []
         self.quality = self.core.quality()
+        self._recall.held = self.quality.get("users", 0)
         return learned
 
     def _letter(self, m: Message, reason: str) -> DeadLetter:
@@ -290,10 +264,10 @@ class Learner:
         return DeadLetter(m.topic, m.partition, m.offset, m.produced_ms, reason[:MAX_REASON], came)
 
 
-def before(batch: list[Delivery]) -> dict[tuple[str, int], int]:
-    """The lowest offset of each partition in `batch`: histories must not reach into it."""
-    lowest: dict[tuple[str, int], int] = {}
-    for d in batch:
-        tp = (d.topic, d.partition)
-        lowest[tp] = min(d.offset, lowest.get(tp, d.offset))
-    return lowest
+def _said(error: Exception) -> str:
+    """What the core raised; the same words wherever the core runs."""
+    return str(error) if isinstance(error, CoreRaised) else f"{type(error).__name__}: {error}"
+
+
+def _learned_from(messages: list[Message]) -> Learned:
+    return Learned(messages=len(messages), raw_bytes=sum(len(m.value or b"") for m in messages))

@@ -1,6 +1,6 @@
 """The one path from raw messages to rows: stages with a thread each, and bounds between.
 
-    messages ─► inbox ─prepare─► 1 ready ─learn─► 8 learned ─write─► 64 ─write later─► acknowledge
+    messages ─► inbox ─prepare─► 1 ready ─learn─► 16 MB ─write─► 64 MB ─write later─► acknowledge
 
 While batch n is being written, n+1 is learned, n+2 is prepared (decoded, its users' histories
 read) and n+3 grows. The journal and the newest slates are written at once, whatever else there is a
@@ -16,43 +16,38 @@ import collections
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from infra.log import get_log
 from infra.rows import BatchId
-from infra.warehouse_types import WarehouseError
 from streams.inbox import Inbox, Taken
 from streams.learning import Learned, Learner, Message, Poisoned, Prepared
-from streams.producer import DeliveryFailed
+from streams.patience import Patience, in_thread
 from streams.status import Status
-from streams.topics import ITEMS, BrokerUnreachable
+from streams.topics import ITEMS
+from streams.waiting import Waiting
 from streams.writing import LATER, SOON, Group, Work, Writer
 
 log = get_log("pipeline")
 
-WAITING = 8  # learned batches that wait to be written
-WAITING_LATER = 64  # journalled batches whose other rows wait
+WAITING = 16_000_000  # bytes, about, of learned batches that wait to be written
+WAITING_LATER = 64_000_000  # of journalled batches whose other rows wait
 LATER_S = 0.2  # how long slates, metrics and dead letters are collected
 # An insert costs about the same for one row as for hundreds, and makes a dozen files a table. So
 # after each write we rest, the longer the more came: at low rates people wait little, at high ones
 # inserts are large. (What is written less often than that waits for LATER_S.)
 REST_S_EACH = 0.0003  # for each event that was written, within these bounds
 SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.15
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Sent:
+class Sent(NamedTuple):
     """A batch that the core has, and whose outcome is not here yet."""
 
     taken: Taken
     ready: Prepared
-    now_ms: int
 
 
 class Pipeline:
@@ -73,18 +68,20 @@ class Pipeline:
         self._learner = learner
         self._writer = writer
         self._status = status
+        self._patience = Patience(status)
+        self._sent: collections.deque[Sent] = collections.deque()
         self._broker_id = broker_id
         self._last_batch = last_batch
         self._inbox = Inbox(batch)
         self._unwritten = 0  # calls of `take` whose messages are not written yet
         self._idle = asyncio.Event()
         self._idle.set()
-        self._queue: asyncio.Queue[Work] = asyncio.Queue(WAITING)
+        self._queue = Waiting(WAITING)  # `join` waits until all of it is journalled
         self._ready: asyncio.Queue[tuple[Taken, Prepared | None]] = asyncio.Queue(1)
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._learning = ThreadPoolExecutor(1, "learn")
         self._writing = ThreadPoolExecutor(1, "write")
-        self._later: asyncio.Queue[Work] = asyncio.Queue(WAITING_LATER)
+        self._later = Waiting(WAITING_LATER)
         self._writing_later = ThreadPoolExecutor(1, "write-later")
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -145,52 +142,64 @@ class Pipeline:
 
     async def _learn_all(self) -> None:
         """Learn in order. The core gets the next batch while it works on the one before."""
-        sent: collections.deque[Sent] = collections.deque()
+        sent = self._sent
         try:
             while True:
                 if sent and (len(sent) == self._learner.ahead or self._ready.empty()):
-                    await self._receive(sent)
+                    await self._receive()
                     continue
                 taken, ready = await self._ready.get()
                 if ready is not None:
-                    sent.append(await self._send(taken, ready))
+                    await self._send(Sent(taken, ready))
                     continue
-                while sent:
-                    await self._receive(sent)
+                await self._receive_all()
                 await self._hand_on(taken, await self._announced(taken.messages))
         except Exception as error:
             self.fail(error)
 
-    async def _send(self, taken: Taken, ready: Prepared) -> Sent:
-        sent = Sent(taken, ready, _now_ms())
-        await self._in(self._learning, partial(self._learner.send, ready, sent.now_ms))
-        return sent
+    async def _send(self, one: Sent) -> None:
+        try:
+            await in_thread(self._learning, partial(self._learner.send, one.ready, _now_ms()))
+        except Poisoned as poisoned:  # the core does not have it, but those before
+            await self._receive_all()
+            await self._hand_on(one.taken, await self._rescued(poisoned))
+        else:
+            self._sent.append(one)
 
-    async def _receive(self, sent: collections.deque[Sent]) -> None:
+    async def _receive_all(self) -> None:
+        while self._sent:
+            await self._receive()
+
+    async def _receive(self) -> None:
         """Take the outcome of the batch that was sent first; if there is none, learn all anew."""
-        first = sent.popleft()
+        first = self._sent.popleft()
         try:
             learned = await self._received(first)
             if learned is not None:
                 await self._hand_on(first.taken, learned)
                 return
-            again = [first, *await self._refused(sent)]
+            again = [first, *await self._refused()]
         except Poisoned as poisoned:
-            again = await self._refused(sent)
+            again = await self._refused()
             await self._hand_on(first.taken, await self._rescued(poisoned))
         for one in again:
             await self._hand_on(one.taken, await self._learned(one.ready))
 
-    async def _received(self, sent: Sent) -> Learned | None:
-        receive = partial(self._learner.receive, sent.ready, sent.now_ms)
-        return await self._persist("learn", receive, self._learning)
+    async def _received(self, one: Sent) -> Learned | None:
+        started = time.monotonic()
+        learned = await in_thread(self._learning, partial(self._learner.receive, one.ready))
+        if learned is not None:  # otherwise its time is yet to come
+            self._status.spent("learn", time.monotonic() - started)
+        return learned
 
-    async def _refused(self, sent: collections.deque[Sent]) -> list[Sent]:
+    async def _refused(self) -> list[Sent]:
         """What was sent after a batch that the core did not take: it refuses that as well."""
-        for one in sent:
-            await self._received(one)
-        refused = list(sent)
-        sent.clear()
+        refused = list(self._sent)
+        self._sent.clear()
+        for one in refused:
+            if one.ready.batch and await self._received(one) is not None:
+                # its events are learned in the wrong order: they must be neither written nor lost
+                raise RuntimeError("the core stepped a batch after one that it had refused")
         return refused
 
     async def _hand_on(self, taken: Taken, learned: Learned) -> None:
@@ -200,6 +209,7 @@ class Pipeline:
         await self._queue.put(Work(learned, batch, taken.written))
 
     async def _learned(self, ready: Prepared) -> Learned:
+        await self._queue.join()  # histories that are read now must have all events before these
         learn = partial(self._learner.learn, ready)
         try:
             return await self._persist("learn", lambda: learn(_now_ms()), self._learning)
@@ -207,7 +217,7 @@ class Pipeline:
             return await self._rescued(poisoned)
 
     async def _rescued(self, poisoned: Poisoned) -> Learned:
-        await self._queue.join()  # find the culprits once all before them is written
+        await self._queue.join()  # find the culprits once all before them is journalled
         rescue = partial(self._learner.rescue, poisoned)
         return await self._persist("rescue", lambda: rescue(_now_ms()), self._learning)
 
@@ -222,11 +232,14 @@ class Pipeline:
             while True:
                 works = [await self._queue.get()]
                 await asyncio.sleep(rested - time.monotonic())
-                works += _waiting(self._queue)
+                works += self._queue.get_all()
                 group = await self._written(works, SOON, self._writing)
                 rested = time.monotonic() + _rest_s(works)
                 for work in works:
                     self._status.wrote(work.learned, group.written_ms)
+                    self._learner.journalled(work.learned)
+                    self._queue.task_done()
+                for work in works:
                     await self._later.put(work)
         except Exception as error:
             self.fail(error)  # what is not done stays so: `drain` must not believe otherwise
@@ -237,7 +250,7 @@ class Pipeline:
             while True:
                 works = [await self._later.get()]
                 await asyncio.sleep(LATER_S)
-                works += _waiting(self._later)
+                works += self._later.get_all()
                 await self._written(works, LATER, self._writing_later)
                 for work in works:
                     self._acknowledge(work)
@@ -247,7 +260,6 @@ class Pipeline:
     def _acknowledge(self, work: Work) -> None:
         for written in work.written:
             written()
-        self._queue.task_done()
         self._unwritten -= len(work.written)
         if not self._unwritten:
             self._idle.set()
@@ -263,43 +275,14 @@ class Pipeline:
     async def _persist(self, stage: str, call: Callable[[], T], thread: ThreadPoolExecutor) -> T:
         """Call until the warehouse answers; the time spent shows in /health."""
         started = time.monotonic()
-        answer = await self._until_answered(stage, call, thread)
+        answer = await self._patience.until_answered(stage, call, thread)
         self._status.spent(stage, time.monotonic() - started)
         return answer
-
-    async def _until_answered(
-        self, what: str, call: Callable[[], T], thread: ThreadPoolExecutor
-    ) -> T:
-        """Call until the warehouse answers. The pause grows; the state shows in /health."""
-        pause_s, attempt = FIRST_PAUSE_S, 1
-        while True:
-            try:
-                answer = await self._in(thread, call)
-            except RETRIED as error:
-                self._status.warehouse_fails(f"{type(error).__name__}: {error}", attempt)
-                log.warning("warehouse_away", what=what, attempt=attempt, error=str(error),
-                            next_try_s=pause_s)  # fmt: skip
-                await asyncio.sleep(pause_s)
-                pause_s, attempt = min(2 * pause_s, LONGEST_PAUSE_S), attempt + 1
-            else:
-                if attempt > 1:
-                    log.info("warehouse_back", what=what, attempts=attempt)
-                self._status.warehouse_works()
-                return answer
-
-    @staticmethod
-    async def _in(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(thread, call)
 
 
 def _rest_s(works: list[Work]) -> float:
     events = sum(len(work.learned.step.accepted) for work in works)
     return min(max(REST_S_EACH * events, SHORTEST_REST_S), LONGEST_REST_S)
-
-
-def _waiting(queue: asyncio.Queue[Work]) -> list[Work]:
-    """What waited meanwhile goes along."""
-    return [queue.get_nowait() for _ in range(queue.qsize())]
 
 
 def _now_ms() -> int:

@@ -48,7 +48,11 @@ class Status:
         self.taken += messages
 
     def spent(self, stage: str, seconds: float) -> None:
-        """How long a batch spent in a stage: `arrive` (produced to taken), `learn`, `write`."""
+        """How long a batch spent in a stage.
+
+        `arrive`: from produced to taken; `prepare`: decoding, reading histories; `learn`: waiting
+        for the core, which may have begun before; `write`: journal and slates; `write_later`.
+        """
         self._stages.setdefault(stage, collections.deque(maxlen=1000)).append(seconds)
 
     def wrote(self, learned: Learned, now_ms: int) -> None:

@@ -138,10 +138,10 @@ class Worker:
             status.lag = intake.lag
             watching = asyncio.create_task(self._watch_broker(intake))
             try:
-                code = await self._watch(app, pipeline, intake)
+                code = await self._watch(app, pipeline, intake, core)
                 status.state = "stopping"
-                if code == 0 and self._broker is not None:
-                    await self._read_out(intake)
+                if code == 0 and self._broker is not None:  # its log dies with us
+                    await intake.read_out(settings.shutdown_s * 0.4)
             finally:
                 watching.cancel()
                 await self._stop_app(app, pipeline)
@@ -149,7 +149,7 @@ class Worker:
                  duplicates=status.duplicates)  # fmt: skip
         return code
 
-    async def _watch(self, app: Any, pipeline: Pipeline, intake: Intake) -> int:
+    async def _watch(self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess) -> int:
         """Until a signal (0), or until something fails (1)."""
         status = self._status
         while not self._ending.asked.is_set():
@@ -158,6 +158,12 @@ class Worker:
                 status.state, status.detail = "ok", ""
                 log.info("worker_ready", broker=str(self._address))
             if pipeline.failed.done():
+                status.detail = str(pipeline.failed.result())
+                return 1
+            if core.exit_code is not None:
+                status.detail = f"the core's process ended (exit {core.exit_code})"
+                log.error("core_died", error=status.detail, cure="start again: it learns the "
+                          "journal again; if it was killed, lower FRESHREC_MEMORY_MB")  # fmt: skip
                 return 1
             if app.crashed or app.should_stop:
                 log.error("faust_stopped", reason=str(getattr(app, "_crash_reason", "")))
@@ -179,20 +185,6 @@ class Worker:
                 log.warning("broker_state", status=found, broker=str(self._address))
                 status.broker["status"] = found
             await asyncio.sleep(BROKER_CHECK_S)
-
-    async def _read_out(self, intake: Intake) -> None:
-        """The embedded broker's log dies with us: read what is in it first, within bounds."""
-        deadline = time.monotonic() + self._settings.shutdown_s * 0.4
-        calm_since, taken = time.monotonic(), -1
-        while time.monotonic() < deadline:
-            behind = sum(intake.lag().values())
-            if behind or taken != self._status.taken:
-                calm_since, taken = time.monotonic(), self._status.taken
-            elif time.monotonic() - calm_since > 0.3:
-                return
-            await asyncio.sleep(0.05)
-        log.warning("events_left", behind=sum(intake.lag().values()),
-                    cure="stop the producers first, or raise FRESHREC_SHUTDOWN_S")  # fmt: skip
 
     async def _stop_app(self, app: Any, pipeline: Pipeline) -> None:
         self._ending.bound()

@@ -122,14 +122,16 @@ class BenchWorker:
         """Events a second from the first row written until `total` messages are done with."""
         first: tuple[float, int] | None = None
         done, moved = 0, time.monotonic()
+        looked = moved  # while there was nothing
         while True:
             health = self.health()
             now, count = time.monotonic(), _done(health)
             if count != done:
                 done, moved = count, now
                 progress(count)
-            if count and first is None:
-                first = (now, count)
+            if count and first is None:  # when the first look finds all: since the one before
+                first = (now, count) if count < total else (looked, 0)
+            looked = now
             if count >= total and first is not None:
                 return (count - first[1]) / max(now - first[0], 1e-3)
             if now - moved > (STALL_S if first else READY_S):

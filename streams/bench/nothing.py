@@ -1,7 +1,8 @@
 """Limits: a core that learns nothing, and a Faust agent that does nothing.
 
-`python -m streams.bench.nothing core` is the worker with the core replaced; `… agent N` reads N
-events, acknowledges them and prints how long that took.
+`python -m streams.bench.nothing core` is the worker with the core replaced: in a process of its
+own as well, so that batches and slates cross the same pipes. `… agent N` reads N events,
+acknowledges them and prints how long that took.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from infra.settings import Settings
@@ -43,9 +45,6 @@ class NullRecommender:
     def warm_up(self) -> None:
         """Nothing is compiled."""
 
-    def close(self) -> None:
-        """Nothing is open."""
-
     def announce(self, items: Iterable[Item]) -> None:
         """Nothing is kept."""
 
@@ -53,6 +52,9 @@ class NullRecommender:
         """Nothing is kept."""
 
     def missing(self, batch: list[Delivery]) -> list[str]:
+        return []
+
+    def absent(self, users: Iterable[str]) -> list[str]:
         return []
 
     def restore(self, histories: Mapping[str, list[PastEvent]]) -> None:
@@ -74,7 +76,9 @@ class NullRecommender:
             step.metrics = [Metric(name, 0.0, len(batch), last) for name in names]
         return step
 
-    def recommend(self, user_id: str, now_ms: int, k: int) -> tuple[Recommendation, ...]:
+    def recommend(
+        self, user_id: str, now_ms: int, k: int | None = None
+    ) -> tuple[Recommendation, ...]:
         return self._slate[:k]
 
     def quality(self) -> dict[str, Any]:
@@ -123,8 +127,10 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(asyncio.run(read_nothing(settings, int(arguments[1])))), flush=True)
         os._exit(0)  # Faust's threads have nothing to lose
     from streams import worker
+    from streams.core_process import CoreProcess
 
-    vars(worker)["CoreProcess"] = NullRecommender  # the same pipeline around another core
+    core = "streams.bench.nothing:NullRecommender"
+    vars(worker)["CoreProcess"] = partial(CoreProcess, core=core)  # the same around another core
     worker.main()
 
 

@@ -49,8 +49,8 @@ def live(
 ) -> None:
     """The whole pipeline: Kafka in, full model, rows in chdb, offsets acknowledged.
 
-    Limits of the same run: a Faust agent that does nothing, the pipeline with a core that
-    learns nothing, and the backtest of the same events.
+    Limits of the same run: a Faust agent that does nothing, the same worker with a core (in its
+    own process as well) that learns nothing, and the backtest of the same events.
 
     [dim]freshrec bench live clicks.parquet --json live.json[/dim]
     """

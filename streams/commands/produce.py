@@ -79,9 +79,9 @@ def produce(
         _send_log(Path(file), start, limit, pace, reading_of(rename, fixed, ts_unit))
 
 
-Pace = Callable[
-    [int, int], float
-]  # (records sent, ts) → seconds after the first at which it is due
+GIVE_UP = 100  # failed records after which the rest is not tried any more
+
+Pace = Callable[[int, int], float]  # (records sent, ts) → seconds after the first when it is due
 
 
 def pace_of(speed: str | None) -> Pace:
@@ -220,6 +220,8 @@ def _send(
                     bar.advance(task, 64)
                     failed = producer.delivered().failed
                     bar.update(task, note=f"({failed} failed)" if failed else "")
+                    if failed >= GIVE_UP:
+                        break
     finally:  # also after Ctrl-C: what was sent is confirmed and counted
         delivered = producer.flush()
         _conclude(delivered, producer.topic, time.monotonic() - began)

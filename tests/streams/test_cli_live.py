@@ -139,9 +139,12 @@ def test_ctrl_c_counts_what_was_delivered_and_ends_quietly(
 ) -> None:
     command = [sys.executable, "-m", "streams.cli", "produce", str(sample.EVENTS), "--speed", "50"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert len(records(address, "events", 20)) >= 20
-        process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=30)[1]
+        try:
+            assert len(records(address, "events", 20)) >= 20
+            process.send_signal(signal.SIGINT)
+            told = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "delivered to topic events" in told and "Traceback" not in told
 

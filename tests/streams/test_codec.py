@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -53,10 +54,25 @@ def test_unknown_fields_are_no_fault() -> None:
     assert decode_event(raw, LIMIT) == GOOD
 
 
-@given(st.text(max_size=50), st.dictionaries(st.text(max_size=9), st.integers() | st.text()))
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.text(max_size=50), st.dictionaries(st.text(max_size=9), INTEGERS | st.text()))
 def test_events_survive_the_round_trip(text: str, context: dict[str, int | str]) -> None:
     event = Event(event_id="e", type="search", user_id="u", ts=5, query=text, context=context)
     assert decode_event(encode(event), 1_000_000) == event
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 10**400])
+@pytest.mark.parametrize(
+    ("field", "name"), [("ts", "ts"), ("position", "position"), ("context", "context.age")]
+)
+def test_integers_that_no_column_holds_get_a_reason(number: int, field: str, name: str) -> None:
+    value = {"size": 1, "age": number} if field == "context" else number
+    record = {"event_id": "e", "type": "click", "user_id": "u", "item_id": "i", "ts": 1}
+    raw = json.dumps({**record, field: value}).encode()
+    said = f"invalid: {name} is an integer of more than 64 bits"
+    assert decode_event(raw, LIMIT) == Fault(said)
 
 
 def test_items_survive_the_round_trip() -> None:

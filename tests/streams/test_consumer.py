@@ -107,3 +107,24 @@ async def test_a_full_queue_is_soon_looked_at_again(
         consumer.on_buffer_full(TP("events", 0))
     await asyncio.wait_for(consumer._wait_next_records(1.0), 10 * BUFFERED_S)
     assert waited == ([BUFFERED_S if full else 1.0] if others else [])
+
+
+async def test_a_suspended_flow_is_waited_for_also_with_full_queues(tmp_path: Path) -> None:
+    """Coming back before would make Faust seek to the committed offsets, again and again."""
+    source = without_spaces(faust_consumer.Consumer._wait_next_records)
+    assert "awaitself.wait(self.can_resume_flow)" in source
+    consumer = made(tmp_path).consumer
+
+    async def getmany(active_partitions: set[TP], timeout: float) -> dict[TP, Any]:  # noqa: ASYNC109
+        return {}
+
+    consumer._getmany = getmany
+    consumer._set_active_tps({TP("events", 0)})
+    consumer.on_buffer_full(TP("events", 0))
+    consumer.stop_flow()
+    waiting = asyncio.create_task(consumer._wait_next_records(1.0))
+    await asyncio.sleep(5 * BUFFERED_S)
+    assert not waiting.done()
+    consumer.on_buffer_drop(TP("events", 0))
+    consumer.resume_flow()
+    await asyncio.wait_for(waiting, 10 * BUFFERED_S)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from infra.warehouse import Warehouse
-from online.core import Recommender, RecommenderConfig
-from online.events import Delivery, Event, Item
-from online.memory import MemoryConfig
+from online.core import Recommender
+from online.events import Delivery, Item
 from online.step import PastEvent, Step
 from streams.core_process import CoreLost, CoreProcess, CoreRaised
-from tests.streams.test_pipeline import Run, event, ids, messages
+from tests.streams.cores import BABBLING, SMALL, TOUCHY
+from tests.streams.pipeline_run import event
 
 NOW = 1_700_000_100_000
-SMALL = RecommenderConfig(
-    memory=MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000)
-)
 
 
 @pytest.fixture
@@ -29,9 +27,16 @@ def core() -> Iterator[CoreProcess]:
     process.close()
 
 
-def batch(first: int, size: int = 20) -> list[Delivery]:
+@pytest.fixture
+def touchy() -> Iterator[CoreProcess]:
+    process = CoreProcess(SMALL, TOUCHY)
+    yield process
+    process.close()
+
+
+def batch(first: int, size: int = 20, **changes: object) -> list[Delivery]:
     return [
-        Delivery(event(n), "events", 0, n, 1_700_000_000_000 + n)
+        Delivery(event(n, **changes), "events", 0, n, 1_700_000_000_000 + n)
         for n in range(first, first + size)
     ]
 
@@ -90,31 +95,98 @@ def test_what_follows_a_batch_on_which_the_core_raised_is_refused(core: CoreProc
     assert core.step(second, NOW).duplicates == 0
 
 
+def test_a_core_that_raised_has_what_it_had_learned_before(touchy: CoreProcess) -> None:
+    first = [*batch(0, 10), *batch(10, 1, item_id="poison"), *batch(11, 9)]
+    touchy.send(first, strangers(first), NOW)
+    with pytest.raises(CoreRaised, match="^ZeroDivisionError: no such thing$"):
+        touchy.receive()
+    again = touchy.step([d for d in first if d.event.item_id != "poison"], NOW)
+    assert again.duplicates == 10
+    assert [d.event.event_id for d in again.accepted] == [f"e{n}" for n in range(11, 20)]
+
+
+def test_batches_longer_than_the_pipes_do_not_block_each_other(core: CoreProcess) -> None:
+    """Calls and answers at once, each many times what a pipe holds."""
+    for pipe in (core._into, core._out):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    patience = threading.Timer(30, os.kill, (core.pid, signal.SIGKILL))
+    patience.start()
+    name = "i" * 200
+    sent = 0
+    for first in range(0, 200, 20):
+        one = batch(first, text="x" * 10_000)
+        one = [d._replace(event=event(d.offset, item_id=f"{name}{d.offset % 11}")) for d in one]
+        core.send(one, strangers(one), NOW)
+        sent += 1
+        if sent == core.ahead:
+            step = core.receive()
+            assert step is not None and len(step.accepted) == 20
+            sent -= 1
+    assert core.receive() is not None
+    patience.cancel()
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
+def test_what_cannot_be_sent_is_not_sent_at_all(core: CoreProcess, number: int) -> None:
+    first, second = batch(0), batch(20)
+    core.send(first, strangers(first), NOW)
+    with pytest.raises(OverflowError):
+        core.send(batch(40, context={"n": number}), {}, NOW)
+    core.send(second, strangers(second), NOW)
+    for _ in (first, second):
+        step = core.receive()
+        assert step is not None and len(step.accepted) == 20
+    with pytest.raises(OverflowError):
+        core.step(batch(40, position=number), NOW)
+    assert core.missing(batch(0)) == []
+
+
+def test_a_core_without_memory_ends_and_blames_no_event(touchy: CoreProcess) -> None:
+    first = batch(0, item_id="huge")
+    touchy.send(first, strangers(first), NOW)
+    with pytest.raises(CoreLost, match=r"ended \(exit 1\) at 'ahead'"):
+        touchy.receive()
+
+
 def test_a_core_that_died_is_said_so(core: CoreProcess) -> None:
     core.send(batch(0), strangers(batch(0)), NOW)
     core.receive()
+    assert core.exit_code is None
     os.kill(core.pid, signal.SIGKILL)
-    with pytest.raises(CoreLost, match=r"ended \(exit"):
+    with pytest.raises(CoreLost, match=r"ended \(exit -9\)"):
         for first in range(20, 2_000, 20):
             core.send(batch(first), {}, NOW)
             core.receive()
+    assert core.exit_code == -9
 
 
-async def test_the_pipeline_finds_the_histories_that_the_core_has_dropped(
-    core: CoreProcess, warehouse: Warehouse
+def test_a_core_that_died_can_be_closed(capfd: pytest.CaptureFixture[str]) -> None:
+    """Closing must not hide why it ended, also with a call half sent."""
+    core = CoreProcess(SMALL)
+    os.kill(core.pid, signal.SIGKILL)
+    core._child.wait()
+    core._into.write(b"half a call")
+    core.close()
+    core.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_child_whose_answers_nobody_reads_ends_quietly(
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    def some(first: int) -> list[Event]:
-        return [event(n) for n in range(first, first + 30)]
+    core = CoreProcess(SMALL)
+    first = batch(0)
+    core._out.close()
+    core.send(first, strangers(first), NOW)
+    assert core._child.wait(10) == 0
+    core.close()
+    assert capfd.readouterr().err == ""
 
-    async with Run(Recommender(SMALL), warehouse) as run:
-        await run.learn(messages(some(0)))
-        await run.drained()
-    async with Run(core, warehouse, batch=30) as run:
-        learner = run.pipeline._learner
-        learner._remember(f"u{n}" for n in range(7))  # it believes that the core holds them
-        for first in (0, 30, 60, 90):  # the first are in the warehouse already: sent twice
-            await run.learn(messages(some(first), 1000 + first))
-        await run.drained()
-    assert ids(warehouse) == [f"e{n}" for n in range(120)]
-    assert run.status.duplicates == 30
-    assert run.acknowledged == list(range(1000, 1120))
+
+def test_an_answer_that_cannot_be_read_means_that_the_core_is_lost() -> None:
+    core = CoreProcess(SMALL, BABBLING)
+    first = batch(0)
+    core.send(first, strangers(first), NOW)
+    with pytest.raises(CoreLost, match="answered 'ahead' with what is no answer"):
+        core.receive()
+    core.close()

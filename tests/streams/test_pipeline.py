@@ -4,88 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
 
-import pytest
-
-from infra.warehouse import Warehouse, WarehouseUnavailable
+from infra.warehouse import Warehouse
 from online.core import Recommender
 from online.events import Delivery, Event, Item
-from online.step import Core, Step
-from streams import pipeline as pipeline_module
+from online.step import Step
 from streams.codec import encode
-from streams.learning import Learner, Message
-from streams.pipeline import WAITING, Pipeline
+from streams.learning import Message
 from streams.recovery import recover
-from streams.status import Status
-from streams.writing import Writer
-
-TS = 1_700_000_000_000
-
-
-def event(n: int, **changes: Any) -> Event:
-    fields: dict[str, Any] = {
-        "event_id": f"e{n}", "type": "click", "user_id": f"u{n % 7}", "item_id": f"i{n % 11}",
-        "ts": TS + n,
-    }  # fmt: skip
-    return Event(**{**fields, **changes})
-
-
-def message(offset: int, value: bytes | None, key: bytes | None = None) -> Message:
-    return Message("events", 0, offset, TS, key, value)
-
-
-def messages(events: Sequence[Event], first: int = 0) -> list[Message]:
-    return [message(first + n, encode(e), e.user_id.encode()) for n, e in enumerate(events)]
-
-
-class Flapping:
-    """A warehouse whose `insert` is away for some calls."""
-
-    def __init__(self, warehouse: Warehouse, away: int) -> None:
-        self._warehouse = warehouse
-        self.away = away
-
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        if self.away > 0:
-            self.away -= 1
-            raise WarehouseUnavailable("not there")
-        self._warehouse.insert(table, columns, rows)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._warehouse, name)
-
-
-class Run:
-    """A started pipeline that counts what it acknowledges."""
-
-    def __init__(self, core: Core, warehouse: Any, batch: int = 512) -> None:
-        self.status = Status()
-        self.acknowledged: list[int] = []
-        learner = Learner(core, warehouse, 100_000)
-        self.pipeline = Pipeline(learner, Writer(warehouse), self.status, "broker-1", batch)
-
-    async def __aenter__(self) -> Run:
-        self.pipeline.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.pipeline.stop()
-
-    async def learn(self, batch: list[Message]) -> None:
-        def written() -> None:
-            self.acknowledged += [m.offset for m in batch]
-
-        await self.pipeline.take(batch, written)
-
-    async def drained(self) -> None:
-        assert await self.pipeline.drain(20)
-
-
-def ids(warehouse: Warehouse) -> list[str]:
-    return [row[0] for row in warehouse.query("SELECT event_id FROM events ORDER BY offset").rows]
+from tests.streams.pipeline_run import TS, Run, event, ids, message, messages
 
 
 async def test_events_become_rows_and_are_acknowledged_in_order(warehouse: Warehouse) -> None:
@@ -138,6 +65,7 @@ async def test_bad_messages_become_dead_letters_with_their_bytes(warehouse: Ware
         5: (b" " * 200_000, "too_large: "),
         7: (None, "undecodable: "),
         9: (encode(event(9, ts=2**60)), "invalid: "),
+        10: (encode(event(10, position=2**63)), "invalid: position is an integer of more than 64"),
         11: (b'{"event_id":"x","type":"click","user_id":"u","item_id":"i","ts":1,"context":{"a":1'
              + b"0" * 400 + b"}}", "invalid: "),
     }  # fmt: skip
@@ -158,66 +86,6 @@ async def test_bad_messages_become_dead_letters_with_their_bytes(warehouse: Ware
     assert ids(warehouse) == [f"e{n}" for n in range(20) if n not in bad]
     assert run.acknowledged == list(range(20))
     assert run.status.rejects == len(bad)
-
-
-async def test_a_warehouse_that_is_away_pauses_and_loses_nothing(
-    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline_module, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(pipeline_module, "LONGEST_PAUSE_S", 0.02)
-    flapping = Flapping(warehouse, away=10**9)
-    async with Run(Recommender(), flapping, batch=20) as run:
-
-        async def feed() -> None:
-            for first in range(0, 400, 20):
-                await run.learn(messages([event(n) for n in range(first, first + 20)], first))
-
-        feeding = asyncio.create_task(feed())
-        while run.status.warehouse.get("attempts", 0) < 5:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        health = run.status.health()
-        assert health["warehouse"]["status"] == "away" and "not there" in str(health["warehouse"])
-        # bounded: one group being written, WAITING behind it, one learned, two in the inbox
-        assert run.pipeline._queue.qsize() <= WAITING and not feeding.done()
-        assert run.acknowledged == []
-        flapping.away = 3
-        await feeding
-        await run.drained()
-    assert ids(warehouse) == [f"e{n}" for n in range(400)]
-    assert run.acknowledged == list(range(400))
-    assert run.status.health()["warehouse"] == {"status": "ok"}
-
-
-class Poisonable(Recommender):
-    """Raises on some events, after having learned those before them."""
-
-    def step(self, batch: list[Delivery], now_ms: int) -> Step:
-        for n, d in enumerate(batch):
-            if d.event.item_id == "poison":
-                super().step(batch[:n], now_ms)
-                raise ZeroDivisionError("no such thing")
-        return super().step(batch, now_ms)
-
-
-async def test_a_poison_batch_loses_only_its_culprits(warehouse: Warehouse) -> None:
-    events = [event(n) for n in range(64)]
-    events[9] = events[20] = event(5)  # true duplicates beside the poison
-    for culprit in (0, 17, 18, 63):
-        events[culprit] = event(culprit, item_id="poison")
-    async with Run(Poisonable(), warehouse) as run:
-        await run.learn(messages([event(100 + n) for n in range(5)]))
-        await run.learn(messages([*events, event(101)], first=5))
-        await run.learn(messages([event(200 + n) for n in range(5)], first=70))
-        await run.drained()
-    found = Counter(ids(warehouse))
-    good = {e.event_id for e in events if e.item_id != "poison"}
-    assert set(found) == good | {f"e{n}" for n in (*range(100, 105), *range(200, 205))}
-    assert set(found.values()) == {1}
-    letters = warehouse.query("SELECT offset, reason FROM dead_letters ORDER BY offset").rows
-    assert [row[0] for row in letters] == [5, 22, 23, 68]
-    assert all(row[1] == "poison: ZeroDivisionError: no such thing" for row in letters)
-    assert run.status.duplicates == 3
-    assert run.acknowledged == list(range(75))
 
 
 async def test_a_bug_in_writing_is_not_survived(warehouse: Warehouse) -> None:

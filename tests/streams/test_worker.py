@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer
 
 from infra.address import BrokerAddress
 from infra.broker import EmbeddedBroker
+from infra.settings import Settings
 from online.events import Event, Item
 from streams.codec import encode
 from streams.producer import EventProducer, ItemProducer, Producer
 from streams.status import Running, reachable_broker
 from streams.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS, ensure_topics
+from streams.worker import Worker
 from tests.streams.worker_process import WorkerProcess
 
 TS = 1_700_000_000_000
@@ -176,6 +183,34 @@ def test_a_stop_under_load_and_a_kill_lose_and_double_nothing(
     assert latest.rows[0][0] == 300
 
 
+def test_a_worker_whose_core_died_ends_without_waiting_for_an_event(
+    tmp_path: Path, broker: EmbeddedBroker, workers: list[WorkerProcess]
+) -> None:
+    worker = WorkerProcess(tmp_path / "w", broker=f"kafka://{broker.address}")
+    workers.append(worker)
+    worker.start()
+    [core] = worker.children("streams.core_child")
+    os.kill(core, signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    while worker.alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not worker.alive() and worker.stop() == 1
+    assert "the core's process ended (exit -9)" in worker.words()
+    assert "Traceback" not in worker.words()
+
+
+async def test_health_says_that_the_core_died(tmp_path: Path) -> None:
+    worker = Worker(Settings(state=tmp_path), BrokerAddress.at("127.0.0.1:1"), None)
+    failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+    app = SimpleNamespace(crashed=False, should_stop=False)
+    parts: Any = (
+        app, SimpleNamespace(failed=failed), SimpleNamespace(owned=asyncio.Event()),
+        SimpleNamespace(exit_code=-9),
+    )  # fmt: skip
+    assert await worker._watch(*parts) == 1
+    assert worker._status.health()["detail"] == "the core's process ended (exit -9)"
+
+
 def test_a_state_folder_has_one_worker(
     tmp_path: Path, broker: EmbeddedBroker, workers: list[WorkerProcess]
 ) -> None:
@@ -221,8 +256,6 @@ def test_what_cannot_start_says_why_without_a_traceback(
 
 
 def test_clients_find_the_broker(tmp_path: Path) -> None:
-    from infra.settings import Settings
-
     embedded = Settings(state=tmp_path)
     assert reachable_broker(embedded) is None
     own = Settings(state=tmp_path, broker=BrokerAddress.parse("kafka://k:9092"))

@@ -58,6 +58,16 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    def children(self, module: str) -> list[int]:
+        """Process ids of its children that run `python -m MODULE`."""
+        assert self._process is not None
+        found = []
+        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                if module in Path(f"/proc/{child}/cmdline").read_text().split("\0"):
+                    found.append(int(child))
+        return found
+
     def health(self) -> dict[str, Any]:
         """The answer of /health; empty while it does not answer."""
         running = Running.load(self.state)

@@ -1,0 +1,55 @@
+"""Batches that the core is given before it is done with those before, and when it refuses one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from online.events import Delivery
+from online.step import Core, PastEvent, Step
+
+Histories = Mapping[str, list[PastEvent]]
+
+
+@runtime_checkable
+class TakesAhead(Protocol):
+    """A core that takes the next batch while it works on the one before: `CoreProcess`."""
+
+    ahead: int  # batches that may be under way
+
+    def send(self, batch: list[Delivery], histories: Histories, now_ms: int) -> None: ...
+    def receive(self) -> Step | None: ...
+
+
+class AtOnce:
+    """The same for a core in this process: it steps a batch when the outcome is asked for."""
+
+    ahead = 1
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._sent: tuple[list[Delivery], Histories, int] | None = None
+
+    def send(self, batch: list[Delivery], histories: Histories, now_ms: int) -> None:
+        self._sent = batch, histories, now_ms
+
+    def receive(self) -> Step | None:
+        assert self._sent is not None
+        return step_if_known(self._core, *self._sent)
+
+
+def step_if_known(
+    core: Core, batch: list[Delivery], histories: Histories, now_ms: int
+) -> Step | None:
+    """Step a batch with the `histories` that the core may lack; None when it lacks others.
+
+    Nothing was learned then. Users that the core holds keep what it holds.
+    """
+    missing = core.missing(batch)  # the others count as used: restoring these evicts none of them
+    if not all(user in histories for user in missing):
+        return None
+    if missing:
+        core.restore({user: histories[user] for user in missing})
+        if core.missing(batch):  # their histories are too long to be held together
+            return None
+    return core.step(batch, now_ms)

@@ -1,0 +1,90 @@
+"""Histories for the core: who probably needs one is read early, the rest when the core says so."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from infra.warehouse_types import Warehouse
+from online.events import Delivery
+from online.step import Core, Histories
+
+RECENT_USERS = 50_000  # the newest ones that the core is believed to hold
+
+
+class Recall:
+    """Reads the histories that the core lacks. `early` may run beside everything else.
+
+    What is read early must not miss what was learned and is not journalled yet. So the users of
+    unjournalled batches are never read early: either the core holds them, or it refuses the batch,
+    and `complete` reads once all before it is journalled.
+    """
+
+    def __init__(self, core: Core, warehouse: Warehouse) -> None:
+        self._core = core
+        self._warehouse = warehouse
+        # by user, the newest batch with the user; newest last (a dict would search for its first)
+        self._recent: OrderedDict[str, int] = OrderedDict()
+        self._batches = 0  # that were prepared
+        self.journalled = 0  # the newest batch that is in the warehouse, as are all before it
+        self.held = 0  # users that the core held after the newest step
+        self._believed_too_much = False
+
+    def early(self, batch: list[Delivery]) -> tuple[int, Histories]:
+        """The batch's number, and the histories that the core probably lacks for it.
+
+        Raises WarehouseError: try again.
+        """
+        users = dict.fromkeys(d.event.user_id for d in batch)
+        found = self.read([user for user in users if user not in self._recent], batch)
+        self._batches += 1
+        self._remember(users, self._batches)
+        return self._batches, found
+
+    def complete(self, batch: list[Delivery], found: Histories) -> None:
+        """Give the core the histories of those users of `batch` that it does not hold.
+
+        `found` were read before; what they lack is read now: everything that was learned before
+        must be in the warehouse. Raises WarehouseError.
+        """
+        missing = self._core.missing(batch)
+        if not missing:
+            return
+        more = [user for user in missing if user not in found]
+        self._believed_too_much |= bool(more)
+        read = self.read(more, batch)
+        self._core.restore({user: found[user] if user in found else read[user] for user in missing})
+
+    def read(self, users: list[str], batch: list[Delivery]) -> Histories:
+        """An entry for each user, empty for one without events before `batch`."""
+        if not users:
+            return {}
+        past = self._warehouse.read(users, before(batch), self._core.history_limit)
+        return {user: past.get(user, []) for user in users}
+
+    def _remember(self, users: Iterable[str], number: int) -> None:
+        for user in users:
+            self._recent[user] = number
+            self._recent.move_to_end(user)
+        while len(self._recent) > self._believed():
+            oldest = next(iter(self._recent))
+            if self._recent[oldest] > self.journalled:
+                return
+            del self._recent[oldest]
+
+    def _believed(self) -> int:
+        """How many of the newest users the core holds.
+
+        With long histories it may hold few. Once it lacked one that we believed in, we believe in
+        half of what it holds: its order of use is not quite ours.
+        """
+        return min(RECENT_USERS, self.held // 2) if self._believed_too_much else RECENT_USERS
+
+
+def before(batch: list[Delivery]) -> dict[tuple[str, int], int]:
+    """The lowest offset of each partition in `batch`: histories must not reach into it."""
+    lowest: dict[tuple[str, int], int] = {}
+    for d in batch:
+        tp = (d.topic, d.partition)
+        lowest[tp] = min(d.offset, lowest.get(tp, d.offset))
+    return lowest
