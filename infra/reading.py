@@ -16,7 +16,8 @@ Execute = Callable[[str, dict[str, Any]], Answer]
 _HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id FROM (
     SELECT user_id, event_id, type, item_id, ts, session_id, produced_ms, offset
     FROM events
-    WHERE user_id IN %(users)s {not_later}
+    PREWHERE user_id IN %(users)s
+    {not_later}
     ORDER BY user_id, event_id, produced_ms, offset
     LIMIT 1 BY user_id, event_id
 )
@@ -39,7 +40,7 @@ def _not_later(before: dict[tuple[str, int], int]) -> tuple[str, dict[str, Any]]
         parameters |= {f"t{n}": topic, f"p{n}": partition, f"o{n}": offset}
     if not parts:
         return "", {}
-    return f"AND NOT (broker_id = %(broker)s AND ({' OR '.join(parts)}))", parameters
+    return f"WHERE NOT (broker_id = %(broker)s AND ({' OR '.join(parts)}))", parameters
 
 
 def _chunks(users: list[str]) -> Iterator[list[str]]:

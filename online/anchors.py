@@ -15,23 +15,25 @@ TRANSITION, NEIGHBOURS = SOURCES.index("transition"), SOURCES.index("neighbours"
 
 
 @compiled
-def _weight(t: Tables, item: int, to: int, at: int, direct: bool) -> float:
-    """How much the user's item, `at` events ago, speaks for another one."""
-    entry = held(t.pair_item, t.row_start, t.row_class, item, t.key[to])
-    if entry < 0 or item == to:
-        return 0.0
-    if direct:
-        return t.pair_weight[entry, DIRECT]
-    return 0.9**at * strength(t.pair_weight, entry) * t.rarity[item]
+def _strongest(
+    pair_item: np.ndarray, pair_weight: np.ndarray, row_start: np.ndarray, row_class: np.ndarray,
+    rarity: np.ndarray, items: np.ndarray, n: int, to: int, key: int, direct: bool,
+) -> int:  # fmt: skip
+    """Which of the user's n newest items speaks most for the item `to` with this key, -1 none.
 
-
-@compiled
-def _strongest(t: Tables, items: np.ndarray, n: int, to: int, direct: bool) -> int:
-    best, found = 0.0, -1
+    direct: only for what directly followed. Arrays come one by one, as in `online.walk`.
+    """
+    best, found, fade = 0.0, -1, 1.0
     for p in range(n):
-        weight = _weight(t, items[p], to, p, direct)
-        if weight > best:
-            best, found = weight, p
+        i = items[p]
+        entry = held(pair_item, row_start, row_class, i, key)
+        if entry >= 0 and i != to:
+            weight = pair_weight[entry, DIRECT]
+            if not direct:
+                weight = fade * strength(pair_weight, entry) * rarity[i]
+            if weight > best:
+                best, found = weight, p
+        fade *= 0.9
     return found
 
 
@@ -47,6 +49,8 @@ def find_anchors(
     user did with it, and direct (L, k): whether the recommendation often directly followed it,
     which is looked for where transitions are the source.
     """
+    pair_item, weight, start, size = t.pair_item, t.pair_weight, t.row_start, t.row_class
+    rarity, keys, items = t.rarity, t.key, s.items
     for e in range(len(user)):
         length = newest(
             t, user[e], s.items[:WINDOW], s.kinds[:WINDOW], s.ts[:WINDOW], s.sessions[:WINDOW]
@@ -55,13 +59,18 @@ def find_anchors(
             item[e, k], kind[e, k], direct[e, k] = -1, -1, False
             if chosen[e, k] < 0 or length == 0:
                 continue
-            to, p = cand[chosen[e, k]], -1
+            to, n, p = cand[chosen[e, k]], length, -1
             if source[e, k] == TRANSITION:
-                p = _strongest(t, s.items, min(length, DIRECT_ITEMS), to, True)
-                direct[e, k] = p >= 0
+                n = min(length, DIRECT_ITEMS)
+                p = _strongest(pair_item, weight, start, size, rarity, items, n, to, keys[to], True)
+                direct[e, k], n = p >= 0, length
             elif source[e, k] == NEIGHBOURS:  # they are shoppers of the newest items
-                p = max(_strongest(t, s.items, min(length, WALK_ITEMS), to, False), 0)
+                n = min(length, WALK_ITEMS)
             if p < 0:
-                p = _strongest(t, s.items, length, to, False)
+                p = _strongest(
+                    pair_item, weight, start, size, rarity, items, n, to, keys[to], False
+                )
+            if p < 0 and source[e, k] == NEIGHBOURS:
+                p = 0
             if p >= 0:
-                item[e, k], kind[e, k] = s.items[p], s.kinds[p]
+                item[e, k], kind[e, k] = items[p], s.kinds[p]

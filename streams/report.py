@@ -170,12 +170,12 @@ def soak_table(report: dict[str, Any]) -> Table:
         f" {distinct['items']:,} items",
         title_justify="left",
     )
-    for name in ("minute", "events/s", "memory, MB"):
+    for name in ("minute", "events/s", "memory, MB", "producer, µs/event"):
         table.add_column(name, justify="right")
     for minute in report["minutes"]:
         table.add_row(
             str(minute["minute"]), f"{minute['events_per_second']:,.0f}",
-            f"{minute['rss_mb']:,.0f}",
+            f"{minute['rss_mb']:,.0f}", f"{minute['producer_us']:.0f}",
         )  # fmt: skip
     kept = "within" if report["within_bound"] else "BEYOND"
     table.caption = (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from online.events import Event, EventType
 
-CHUNK = 10_000
+CHUNK = 2_000
 TYPES: tuple[EventType, ...] = ("view", "click", "cart", "purchase")
 SHARES = (0.55, 0.3, 0.1, 0.05)
 
@@ -18,22 +18,25 @@ SHARES = (0.55, 0.3, 0.1, 0.05)
 class Traffic:
     """Events of `users` users over `items` items, `per_s` of them in a second of event time.
 
-    Some events take users and items in turn, so that all of them have appeared after `all_after`
-    events, at a constant pace: every stretch of the traffic is like every other one. The other
-    events follow a Zipf law with exponent `zipf`.
+    They take users and items by a Zipf law with exponent `zipf`, but for as many as are due: these
+    take them in turn, so that all appear at the pace that the caller sets. When it is constant,
+    every stretch of the traffic is like every other one.
     """
 
     users: int = 1_000_000
     items: int = 200_000
     seed: int = 0
-    all_after: int = 1_800_000
     zipf: float = 1.05
     per_s: int = 3_000
 
-    def events(self, start_ms: int) -> Iterator[Event]:
-        """An endless stream; the same seed gives the same events.
+    def events(self, start_ms: int, appeared: Callable[[int], float]) -> Iterator[Event]:
+        """An endless stream; the same seed and pace give the same events.
 
-        >>> a, b = (list(zip(range(3), Traffic(10, 5).events(0))) for _ in "ab"); a == b
+        appeared: of the number of events so far: the share of all users and items that shall have
+        appeared in turn by now; above 1 they come round again.
+
+        >>> pace = lambda sent: sent / 10_000
+        >>> a, b = (list(zip(range(3), Traffic(10, 5).events(0, pace))) for _ in "ab"); a == b
         True
         """
         rng = np.random.default_rng(self.seed)
@@ -42,12 +45,9 @@ class Traffic:
         while True:
             user = np.searchsorted(users, rng.random(CHUNK))
             item = np.searchsorted(items, rng.random(CHUNK))
-            in_turn = np.flatnonzero(rng.random(CHUNK) * self.all_after < self.users)
-            user[in_turn] = (turn_user + np.arange(len(in_turn))) % self.users
-            turn_user += len(in_turn)
-            in_turn = np.flatnonzero(rng.random(CHUNK) * self.all_after < self.items)
-            item[in_turn] = (turn_item + np.arange(len(in_turn))) % self.items
-            turn_item += len(in_turn)
+            share = appeared(sent + CHUNK)
+            turn_user = _in_turn(user, turn_user, share, self.users, rng)
+            turn_item = _in_turn(item, turn_item, share, self.items, rng)
             kind = np.searchsorted(np.cumsum(SHARES), rng.random(CHUNK) * 0.999_999)
             for u, i, k in zip(user.tolist(), item.tolist(), kind.tolist(), strict=True):
                 yield Event(
@@ -58,6 +58,15 @@ class Traffic:
                     ts=start_ms + sent * 1000 // self.per_s,
                 )
                 sent += 1
+
+
+def _in_turn(
+    drawn: np.ndarray, turn: int, share: float, size: int, rng: np.random.Generator
+) -> int:
+    """Replace as many of the drawn as are due by those whose turn it is; whose turn comes next."""
+    due = min(max(int(share * size) - turn, 0), len(drawn))
+    drawn[rng.permutation(len(drawn))[:due]] = (turn + np.arange(due)) % size
+    return turn + due
 
 
 def _zipf_table(size: int, exponent: float) -> np.ndarray:

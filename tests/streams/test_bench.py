@@ -11,7 +11,7 @@ import pytest
 
 from infra.address import BrokerAddress
 from infra.settings import Settings
-from online.events import event_fault
+from online.events import Event, event_fault
 from streams import cli, sample
 from streams.bench import live as live_bench
 from streams.bench import soak as soak_bench
@@ -32,10 +32,13 @@ def quiet(*_: object) -> None:
 
 
 def test_traffic_is_seeded_valid_and_reaches_everybody() -> None:
-    traffic = Traffic(users=2_000, items=500, seed=4, all_after=8_000, per_s=100)
-    events = list(islice(traffic.events(1_000), 10_000))
-    assert events == list(islice(traffic.events(1_000), 10_000))
-    assert events != list(islice(Traffic(2_000, 500, 5, 8_000, per_s=100).events(1_000), 10_000))
+    def events_of(traffic: Traffic) -> list[Event]:
+        return list(islice(traffic.events(1_000, lambda sent: sent / 8_000), 10_000))
+
+    traffic = Traffic(users=2_000, items=500, seed=4, per_s=100)
+    events = events_of(traffic)
+    assert events == events_of(traffic)
+    assert events != events_of(Traffic(2_000, 500, 5, per_s=100))
     assert not any(event_fault(e, 10_000_000) for e in events)
     assert len({e.event_id for e in events}) == 10_000
     assert (events[0].ts, events[-1].ts) == (1_000, 1_000 + 9_999 * 10)
@@ -47,11 +50,10 @@ def test_traffic_is_seeded_valid_and_reaches_everybody() -> None:
 def test_samples_by_minute() -> None:
     samples = Samples()
     for second in range(150):
-        samples.seconds.append(float(second))
-        samples.rss_mb.append(100.0 + second)
-        samples.events.append(second * (10 if second < 60 else 20))
+        events = second * (10 if second < 60 else 20)
+        samples.add(float(second), 100.0 + second, events, own_s=events * 30e-6)
     first, second_minute = samples.per_minute()
-    assert first == {"minute": 1, "events_per_second": 10.0, "rss_mb": 159.0}
+    assert first == {"minute": 1, "events_per_second": 10.0, "rss_mb": 159.0, "producer_us": 30.0}
     assert (second_minute["events_per_second"], second_minute["rss_mb"]) == (20.0, 219.0)
     assert Samples().per_minute() == []
 
