@@ -83,8 +83,7 @@ def spare_garbage_collection() -> None:
     What a batch makes is freed by its reference counts; looking for cycles among the hundred
     thousands of objects of a running worker took 6 % of its processor time.
     """
-    return
-    return
+    gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 

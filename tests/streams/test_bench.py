@@ -18,7 +18,7 @@ from streams.bench import soak as soak_bench
 from streams.bench.child import BenchWorker
 from streams.bench.live import LivePlan
 from streams.bench.machine import BenchError, machine, rss_mb
-from streams.bench.soak import Samples
+from streams.bench.soak import Samples, Seen
 from streams.bench.traffic import Traffic
 from streams.logfile import EventLog
 from streams.report import live_tables, plot_soak, rates_table, soak_table
@@ -95,10 +95,10 @@ def test_soak_keeps_a_worker_busy(address: BrokerAddress, tmp_path: Path) -> Non
     traffic = Traffic(users=1_000, items=200)
     with BenchWorker(tmp_path, address, "soak", NULL) as worker:
         worker.await_ready()
-        samples, sent, health = soak_bench._drive(worker, address, traffic, 0.06, quiet)
-    report = soak_bench._report(settings, traffic, samples, sent, health, disk_mb=1.0)
+        samples, health = soak_bench._drive(worker, address, traffic, 0.06, seen := Seen(), quiet)
+    report = soak_bench._report(settings, samples, seen, health, disk_mb=1.0)
     assert 0 < report["events"] <= report["sent"]
-    assert report["distinct"]["users"] <= 1_000 and report["rejects"] == 0
+    assert report["distinct"] == {"users": 1_000, "items": 200} and report["rejects"] == 0
     assert report["within_bound"] and report["bound_mb"] == settings.memory_mb
     assert report["curve"][-1]["events"] == report["events"]
     assert soak_table(report).row_count == len(report["minutes"])
