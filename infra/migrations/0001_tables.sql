@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS events (
 ) ENGINE = ReplacingMergeTree()
 PRIMARY KEY (user_id, ts)
 ORDER BY (user_id, ts, event_id, broker_id, topic, partition, offset)
-SETTINGS index_granularity = 512;
+SETTINGS index_granularity = 256;
 
 CREATE TABLE IF NOT EXISTS items (
     item_id String, title String, category String, brand String, price Nullable(Float64),

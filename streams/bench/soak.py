@@ -20,7 +20,7 @@ from streams.bench.traffic import Traffic
 from streams.producer import EventProducer
 from streams.topics import ensure_topics
 
-ALL_APPEARED = 0.97  # of the minutes have passed when all users and items have been sent
+ALL_APPEARED = 0.99  # of the minutes have passed when all users and items have been sent
 AHEAD = 8_192  # events that wait in the broker: enough to keep the worker at full speed
 SAMPLE_S = 1.0
 STALL_S = 60.0

@@ -104,6 +104,9 @@ def soak(
 ) -> None:
     """Generated traffic at full speed: memory against FRESHREC_MEMORY_MB, speed by minute.
 
+    Users and items arrive at an even pace, all of them by the end. The producer's time is that of
+    this program, whose work for an event is always the same.
+
     The exit code is 1 if the worker needed more memory than its bound.
 
     [dim]freshrec bench soak --minutes 10 --json soak.json --plot soak.png[/dim]
