@@ -52,14 +52,18 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     )
 
 
+def command_of(arguments: list[str]) -> str:
+    """The command with its subcommand: "produce", "bench live"."""
+    return " ".join(arguments[: 2 if arguments[0] == "bench" else 1])
+
+
 @pytest.fixture(scope="module")
 def help_texts() -> dict[str, str]:
-    names = {arguments[0] for arguments in freshrec_lines()}
     texts = {}
-    for name in names:
-        answer = run(name, "--help")
-        assert answer.returncode == 0, f"freshrec {name}: {answer.stderr}"
-        texts[name] = answer.stdout
+    for command in {command_of(arguments) for arguments in freshrec_lines()}:
+        answer = run(*command.split(), "--help")
+        assert answer.returncode == 0, f"freshrec {command}: {answer.stderr}"
+        texts[command] = answer.stdout
     return texts
 
 
@@ -72,7 +76,8 @@ def test_the_readme_shows_the_commands_that_it_promises() -> None:
 @pytest.mark.parametrize("arguments", freshrec_lines(), ids=shlex.join)
 def test_every_command_and_option_exists(arguments: list[str], help_texts: dict[str, str]) -> None:
     for option in (word for word in arguments[1:] if word.startswith("--")):
-        assert option in help_texts[arguments[0]], f"{option} of freshrec {arguments[0]}"
+        command = command_of(arguments)
+        assert option in help_texts[command], f"{option} of freshrec {command}"
 
 
 def test_make_targets_exist() -> None:
