@@ -77,15 +77,19 @@ class Contest:
 
         raw: (N, FEATURES) rows, untouched; start: (L + 1,) the lists' bounds.
         """
-        x = raw.copy()
-        self.scaler.prepare(x)
-        self.scaler.apply(x, 0, x)
+        x = self._scaled(raw)
         mixed, p = np.zeros(len(x), np.float32), np.zeros((len(self.rankers), len(x)), np.float32)
         for ranker, row in zip(self.rankers, p, strict=True):
             ranker.score(x, start, row)
             softmax(row, start, row)
         mix(p, self.weights.astype(np.float32), 0, len(x), mixed)
         return mixed
+
+    def _scaled(self, raw: Array) -> Array:
+        x = raw.copy()
+        self.scaler.prepare(x)
+        self.scaler.apply(x, 0, x)
+        return x
 
     def contributions(self, raw: Array) -> Array:
         """By how much the mixed score of each row's first version exceeds that of the others.
@@ -95,9 +99,7 @@ class Contest:
         matrix product of its own, as above.
         """
         rows, versions = raw.shape[:2]
-        x = raw.reshape(-1, FEATURES).copy()
-        self.scaler.prepare(x)
-        self.scaler.apply(x, 0, x)
+        x = self._scaled(raw.reshape(-1, FEATURES))
         start = np.arange(0, len(x) + 1, versions)
         mixed, out = np.zeros(len(x), np.float32), np.zeros(len(x), np.float32)
         for ranker, weight in zip(self.rankers, self.weights.astype(np.float32), strict=True):

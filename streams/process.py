@@ -81,7 +81,7 @@ def spare_garbage_collection() -> None:
     """Keep what was made so far out of collections, and collect seldom.
 
     What a batch makes is freed by its reference counts; looking for cycles among the hundred
-    thousands of objects of a running worker took 6 % of its processor time.
+    thousands of objects of a running worker took a sixth of its processor time.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

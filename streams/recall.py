@@ -45,7 +45,8 @@ class Recall:
         """Give the core the histories of those users of `batch` that it does not hold.
 
         `found` were read before; what they lack is read now: everything that was learned before
-        must be in the warehouse. Raises WarehouseError.
+        must be in the warehouse. Raises WarehouseError; and MemoryError when the core cannot hold
+        them all at once: it would take the rest for new users, and learn what is repeated twice.
         """
         missing = self._core.missing(batch)
         if not missing:
@@ -54,6 +55,11 @@ class Recall:
         self._believed_too_much |= bool(more)
         read = self.read(more, batch)
         self._core.restore({user: found[user] if user in found else read[user] for user in missing})
+        if self._core.missing(batch):
+            raise MemoryError(
+                f"the histories of the users of one batch ({len(batch)} events) do not fit: raise "
+                "FRESHREC_MEMORY_MB or lower FRESHREC_BATCH"
+            )
 
     def read(self, users: list[str], batch: list[Delivery]) -> Histories:
         """An entry for each user, empty for one without events before `batch`."""

@@ -221,6 +221,7 @@ def _send(
                     failed = producer.delivered().failed
                     bar.update(task, note=f"({failed} failed)" if failed else "")
                     if failed >= GIVE_UP:
+                        note(f"{failed} records failed: the rest is not sent")
                         break
     finally:  # also after Ctrl-C: what was sent is confirmed and counted
         delivered = producer.flush()

@@ -11,8 +11,9 @@ import pytest
 
 from infra.schema import migrations
 from streams import cli, sample
-from streams.commands.common import UsageFault, pairs, write_json
-from streams.commands.produce import pace_of
+from streams.commands.common import Failure, UsageFault, pairs, write_json
+from streams.commands.produce import GIVE_UP, _send, pace_of
+from streams.producer import Delivered
 
 COMMANDS = ("demo", "up", "produce", "recommend", "query", "backtest", "check", "worker",
             "migrate", "bench")  # fmt: skip
@@ -204,3 +205,28 @@ class TestCheck:
         assert "applied 0001_tables" in capsys.readouterr().out
         assert cli.main(["check"]) == 0
         assert f"schema {migrations()[-1].number}" in capsys.readouterr().out
+
+
+class _Unheard:
+    """A producer whose broker confirms nothing."""
+
+    topic = "events"
+    sent = 0
+
+    def send(self, record: object) -> None:
+        self.sent += 1
+
+    def delivered(self) -> Delivered:
+        return Delivered(self.sent, 0, self.sent, "no leader")
+
+    flush = delivered
+
+
+def test_the_rest_of_a_log_is_not_sent_to_a_broker_that_is_gone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    producer = _Unheard()
+    with pytest.raises(Failure, match="were not confirmed: no leader; send them again"):
+        _send(producer, range(10_000), 10_000, pace_of(None), "log")  # type: ignore[arg-type]
+    assert GIVE_UP <= producer.sent < 1_000
+    assert "the rest is not sent" in capsys.readouterr().err

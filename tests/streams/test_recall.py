@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
+
 from online.events import Delivery, Event
 from online.step import PastEvent, Step
 from streams.ahead import step_if_known
@@ -54,6 +56,12 @@ class Library:
     def read(self, users: list[str], before: object, limit: int) -> dict[str, list[PastEvent]]:
         self.read_users += users
         return {}
+
+
+def test_a_batch_whose_users_cannot_be_held_together_is_not_learned() -> None:
+    recall = Recall(FewUsers(2), Library())  # type: ignore[arg-type]
+    with pytest.raises(MemoryError, match="lower FRESHREC_BATCH"):
+        recall.complete(batch("a", "b", "c"), {})
 
 
 def batch(*users: str) -> list[Delivery]:
