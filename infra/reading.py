@@ -13,8 +13,8 @@ USERS_AT_ONCE = 1_000  # bounds the length of one statement
 
 Execute = Callable[[str, dict[str, Any]], Answer]
 
-_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id FROM (
-    SELECT user_id, event_id, type, item_id, ts, session_id, produced_ms, offset
+_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FROM (
+    SELECT user_id, event_id, type, item_id, ts, session_id, price, produced_ms, offset
     FROM events
     PREWHERE user_id IN %(users)s
     {not_later}

@@ -47,6 +47,11 @@ class Settings:
     seed: int = 0
     exclude_seen: bool = False
     publish: bool = False  # also send the newest slates to the topic `recommendations`
+    encoder: bool = True  # the sequence encoder, and learning it
+    encoder_from: Path | None = None  # checkpoint that it starts from
+    encoder_mb: int = 64  # for users' states
+    encoder_share: float = 0.25  # of the time of one processor (or GPU) that it may learn
+    device: str = "auto"
     memory_mb: int = 2048
     recover_events: int = 200_000  # journalled events that a start learns again
     shutdown_s: int = 10
@@ -110,6 +115,24 @@ def _whole(low: int, high: int) -> Callable[[str], tuple[int]]:
         return (number,)
 
     return read
+
+
+def _share(text: str) -> tuple[float]:
+    cure = "use a number above 0, up to 1"
+    try:
+        share = float(text)
+    except ValueError:
+        raise ValueError(cure) from None
+    if not 0.0 < share <= 1.0:
+        raise ValueError(cure)
+    return (share,)
+
+
+def _checkpoint(text: str) -> tuple[Path]:
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise ValueError("is no folder: name one that `freshrec train --out` wrote")
+    return (folder,)
 
 
 def _one_of(*allowed: str) -> Callable[[str], tuple[str]]:
@@ -176,6 +199,20 @@ KEYS: tuple[Key, ...] = (
     Key("FRESHREC_SEED", ("seed",), _whole(0, 2**31 - 1), "seed of all chance"),
     Key("FRESHREC_EXCLUDE_SEEN", ("exclude_seen",), _switch, "never recommend what a user has"),
     Key("FRESHREC_PUBLISH", ("publish",), _switch, "send slates to the topic recommendations too"),
+    Key("FRESHREC_ENCODER", ("encoder",), _switch, "the sequence encoder, learned as it serves"),
+    Key(
+        "FRESHREC_ENCODER_FROM", ("encoder_from",), _checkpoint,
+        "checkpoint of `freshrec train` to start from",
+    ),
+    Key("FRESHREC_ENCODER_MB", ("encoder_mb",), _whole(1, 100_000), "MB for users' states"),
+    Key(
+        "FRESHREC_ENCODER_SHARE", ("encoder_share",), _share,
+        "share of one processor's (or GPU's) time that the encoder may learn",
+    ),
+    Key(
+        "FRESHREC_DEVICE", ("device",), _one_of("auto", "cpu", "cuda", "mps"),
+        "where the encoder learns",
+    ),
     Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(1024, 1_048_576), "bound on the worker's RSS"),
     Key(
         "FRESHREC_RECOVER_EVENTS", ("recover_events",), _whole(0, 100_000_000),

@@ -12,6 +12,7 @@ from online.tables import DIRECT, Tables
 from online.walk import DIRECT_ITEMS, WALK_ITEMS
 
 TRANSITION, NEIGHBOURS = SOURCES.index("transition"), SOURCES.index("neighbours")
+SEQUENCE = SOURCES.index("sequence")
 
 
 @compiled
@@ -53,8 +54,9 @@ def find_anchors(
     rarity, keys, items = t.rarity, t.key, s.items
     for e in range(len(user)):
         length = newest(
-            t, user[e], s.items[:WINDOW], s.kinds[:WINDOW], s.ts[:WINDOW], s.sessions[:WINDOW]
-        )
+            t, user[e], s.items[:WINDOW], s.kinds[:WINDOW], s.prices[:WINDOW], s.ts[:WINDOW],
+            s.sessions[:WINDOW],
+        )  # fmt: skip
         for k in range(chosen.shape[1]):
             item[e, k], kind[e, k], direct[e, k] = -1, -1, False
             if chosen[e, k] < 0 or length == 0:
@@ -66,6 +68,8 @@ def find_anchors(
                 direct[e, k], n = p >= 0, length
             elif source[e, k] == NEIGHBOURS:  # they are shoppers of the newest items
                 n = min(length, WALK_ITEMS)
+            if source[e, k] == SEQUENCE:
+                p = 0
             if p < 0:
                 p = _strongest(
                     pair_item, weight, start, size, rarity, items, n, to, keys[to], False

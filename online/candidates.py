@@ -2,23 +2,25 @@
 
 `propose` walks the neighbours of the user's newest items (co-visitation, transitions) and the items
 of recent users who had the same (neighbours): see `online.walk`; adds the most popular and trending
-items, and the user's own repeats; keeps what the sources together rate highest; and lets
-`online.features` describe each.
+items, the user's own repeats, and what is nearest to the user's query (`online.sequence`); keeps
+what the sources together rate highest; and lets `online.features` describe each.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from online import features
+from online import features, nearness
 from online.compiled import compiled
 from online.features import SUMS, Scratch
 from online.history import newest
-from online.tables import HOT_LISTS, Tables
+from online.sequence import Sequences, ask
+from online.tables import HOT_LISTS, SLOT_MASK, Tables
 from online.walk import walk_pairs, walk_users
 
 CANDIDATES = 256  # rows that a user's list has at most
 REPEATS = 24  # of them the user's own
+NEAR_SHARE = 24  # of them the nearest to the user's query
 HOT_SHARE = 16  # of them from each hot list
 SESSION_MS = 1_800_000  # a pause that ends a session, where events carry no session_id
 
@@ -149,6 +151,19 @@ def _take_own_and_hot(
 
 
 @compiled
+def _take_near(
+    t: Tables, s: Scratch, near: np.ndarray, exclude_seen: bool, cand: np.ndarray, n: int
+) -> int:
+    """The items that were nearest to the user's query when it was last looked for them."""
+    last = n + NEAR_SHARE
+    for k in range(len(near)):
+        j = near[k] & SLOT_MASK
+        if n < last and near[k] >= 0 and t.key[j] == near[k] and t.known[j]:
+            n = _take(s, j, exclude_seen, cand, n)
+    return n
+
+
+@compiled
 def popularity_rank(t: Tables, s: Scratch, target: int, exclude_seen: bool) -> float:
     """Rank of the target in the plain popularity list; inf beyond its end."""
     rank = 1.0
@@ -169,7 +184,7 @@ def _clean(marks: np.ndarray, items: np.ndarray, n: int, value: int) -> None:
 
 @compiled
 def propose(
-    t: Tables, s: Scratch, user: int, ts: int, session: np.uint64, target: int,
+    t: Tables, s: Scratch, q: Sequences, user: int, ts: int, session: np.uint64, target: int,
     exclude_seen: bool, cand: np.ndarray, x: np.ndarray,
 ) -> tuple[int, int, int, int, int, float]:  # fmt: skip
     """Candidates and their features for one user at one moment.
@@ -181,13 +196,16 @@ def propose(
     `s.items`, and how many of them, newest first, belong to this session; and the
     target's rank by popularity.
     """
-    length = newest(t, user, s.items, s.kinds, s.ts, s.sessions)
+    length = newest(t, user, s.items, s.kinds, s.prices, s.ts, s.sessions)
     fresh = _own(s, length, ts, session)
     touched = walk_pairs(t, s, length)
     touched = walk_users(t, s, user, length, touched)
     n, own = _take_own_and_hot(t, s, length, exclude_seen, cand)
+    row = ask(q, s, user, length, ts, s.query)
+    if row >= 0:
+        n = _take_near(t, s, q.near[row], exclude_seen, cand, n)
     n = _take_best(s, touched, exclude_seen, cand, n)
-    row = -1
+    asked, row = row >= 0, -1
     popular = np.inf
     if target >= 0 and t.known[target] and not (exclude_seen and s.own[target] > 0):
         popular = popularity_rank(t, s, target, exclude_seen)
@@ -199,6 +217,7 @@ def propose(
                 break
     rows = n + 1 if row == n else n
     features.write(t, s, length, fresh, ts, cand, rows, x)
+    nearness.write(q, s, asked, length, cand, rows, x)
     _clean(s.chosen, cand, n, 0)
     _clean(s.at, s.touched, touched, -1)
     _clean(s.own, s.items, length, 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from river import drift
 
-from online.features import FEATURES
+from online.features import FEATURES, SEQUENCE_FEATURES
 from online.listwise import ranks, softmax
 from online.network import mix
 from online.ranker import Array, LinearRanker, NeuralRanker, Ranker, RankerConfig, Scaler
@@ -31,15 +31,23 @@ def ndcg(rank: Array) -> Array:
 
 
 class Contest:
-    """Scores blocks of at most `rows` rows; `learn` ends the block."""
+    """Scores blocks of at most `rows` rows; `learn` ends the block.
 
-    def __init__(self, config: ContestConfig, rows: int, rng: np.random.Generator) -> None:
+    plain: a ranker that does not see the sequence encoder takes part, so that an encoder that is
+    not good for anything costs nothing.
+    """
+
+    def __init__(
+        self, config: ContestConfig, rows: int, rng: np.random.Generator, plain: bool
+    ) -> None:
         self._config = config
         self.scaler = Scaler()
         self.rankers: list[Ranker] = [
             NeuralRanker(config.ranker, rng),
             LinearRanker(config.ranker),
         ]
+        if plain:
+            self.rankers.append(NeuralRanker(config.ranker, rng, "plain", SEQUENCE_FEATURES))
         self._loss = np.zeros(len(self.rankers))
         self._forget = np.exp(-1.0 / config.memory)
         self._x = np.zeros((rows, FEATURES), np.float32)

@@ -11,15 +11,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from online.contest import Contest, ContestConfig
-from online.engine import ROWS, Batch, advance, new_lists, recall
+from online.engine import INTERACTION, ROWS, Batch, advance, new_lists, recall
 from online.events import EVENT_TYPES, Delivery, Event, Item, event_fault
 from online.history import DUPLICATE, FULL, NEW, TOO_LATE
 from online.memory import PART, Memory, MemoryConfig
+from online.nearest import Index, Nearest
+from online.nearness import RANK, TOP_10
 from online.quality import Quality
-from online.slates import SlateMaker
+from online.sequence import price_bucket
+from online.slates import AT_ONCE, SlateMaker
 from online.slots import hash64, hashes
 from online.step import PastEvent, Recommendation, Reject, Slate, Step
-from online.tables import PAGE
+from online.tables import PAGE, TICK
+from online.teaching import EncoderConfig, Teaching, Trainer
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
 _KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
@@ -34,6 +38,7 @@ class RecommenderConfig:
     block: int = 16  # lists that the rankers score before they learn from them
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     contest: ContestConfig = field(default_factory=ContestConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
 
 class Recommender:
@@ -46,18 +51,31 @@ class Recommender:
     'cup'
     """
 
-    def __init__(self, config: RecommenderConfig = RecommenderConfig()) -> None:
+    def __init__(
+        self,
+        config: RecommenderConfig = RecommenderConfig(),
+        trainer: Trainer | None = None,
+        index: Index | None = None,
+    ) -> None:
+        """trainer: teaches the sequence encoder; without one there is none, whatever `config`.
+
+        index: finds the nearest of many items; without one all are looked at.
+        """
         # Results must not depend on how many cores BLAS finds; and on the small products here its
         # threads only get in the way of each other (measured: a third of the speed on 2 cores).
         threadpool_limits(1, user_api="blas")
         self.config = config
-        self._memory = Memory(config.memory)
+        self._memory = Memory(config.memory, config.encoder if trainer else None)
+        self._teaching = Teaching(config.encoder, trainer) if trainer else None
         rng = np.random.default_rng(config.seed)
-        self._contest = Contest(config.contest, config.block * ROWS, rng)
+        self._contest = Contest(config.contest, config.block * ROWS, rng, plain=trainer is not None)
         self._block = new_lists(config.block)
         self._lists = 0  # in the block
         self._quality = Quality()
-        self._slates = SlateMaker(self._memory, self._contest, config.k, config.exclude_seen)
+        self._nearest = Nearest(index, config.encoder.exact_items, AT_ONCE)
+        self._slates = SlateMaker(
+            self._memory, self._contest, self._nearest, config.k, config.exclude_seen
+        )
 
     # -- catalogue ---------------------------------------------------------------------------
 
@@ -105,6 +123,7 @@ class Recommender:
             np.repeat(np.array([memory.take_user(user) for user in users], np.int32), lengths),
             np.array([memory.items.get(_item(e)) for e in events], np.int32),
             np.array([_KIND[e.type] for e in events], np.int8),
+            np.array([price_bucket(e.price) for e in events], np.int8),
             np.array([e.ts for e in events], np.int64),
             hashes(e.event_id for e in events),
             hashes(e.session_id for e in events),
@@ -134,7 +153,7 @@ class Recommender:
         if step.ranks:
             ranks = np.array([rank for _, rank in step.ranks])
             ts = step.ranks[-1][0].event.ts
-            step.metrics = self._quality.update(ranks, np.array(popular), ts)
+            step.metrics += self._quality.update(ranks, np.array(popular), ts)
         self._make_slates(step)
         return step
 
@@ -150,6 +169,7 @@ class Recommender:
             user=np.array([memory.take_user(e.user_id) for e in events], np.int32),
             item=np.array([memory.take_item(item) for item in taken], np.int32),
             kind=np.array([_KIND[e.type] for e in events], np.int8),
+            price=np.array([price_bucket(e.price) for e in events], np.int8),
             role=np.array([self._role(e) for e in events], np.int8),
             ts=np.array([e.ts for e in events], np.int64),
             event=hashes(e.event_id for e in events),
@@ -165,10 +185,10 @@ class Recommender:
         """Score, then learn; the targets' ranks by popularity."""
         columns, at, popular = self._columns(batch), 0, []
         while at < len(batch):
-            first = self._lists
+            first, begin = self._lists, at
             at, self._lists = advance(
-                self._memory.tables, self._memory.scratch, columns, at, self._block, first,
-                self.config.exclude_seen, self.history_limit,
+                self._memory.tables, self._memory.scratch, self._memory.sequences, columns, at,
+                self._block, first, self.config.exclude_seen, self.history_limit, self._until,
             )  # fmt: skip
             if self._lists > first:
                 owners = [batch[e] for e in self._block.owner[first : self._lists].tolist()]
@@ -176,16 +196,39 @@ class Recommender:
                 popular += self._block.popular[first : self._lists].tolist()
             if self._lists == self.config.block:
                 self._end_block()
+            if self._teaching is not None:
+                self._teach(self._teaching, columns, begin, at, step)
         self._sort_out(batch, columns, step)
         return popular
+
+    @property
+    def _until(self) -> int:
+        """The number of events to stop at."""
+        return self._teaching.until if self._teaching is not None else 1 << 62
+
+    def _teach(self, teaching: Teaching, columns: Batch, begin: int, end: int, step: Step) -> None:
+        """Note events begin..end of a batch for the next lesson; take a turn when it is time."""
+        t = self._memory.tables
+        part = Batch(*(column[begin:end] for column in columns))
+        new = (part.status == NEW) & ((part.role & INTERACTION) != 0)
+        c = Batch(*(column[new] for column in part))
+        teaching.note(t.user_key[c.user], t.key[c.item], c.kind, c.price, c.ts)
+        if t.clock[TICK] >= teaching.until:
+            ts = int(columns.ts[end - 1])
+            step.metrics += teaching.turn(self._memory.sequences, t.key, ts, self._nearest.publish)
 
     def _score(self, first: int) -> np.ndarray:
         block, n = self._block, self._lists
         start = block.start[: n + 1]
         self._contest.score(block.x, start, first)
-        return self._contest.judge(
+        ranks = self._contest.judge(
             start, first, block.proposed[:n], block.place[:n], block.unproposed[:n]
         )
+        if self._teaching is not None and self._teaching.version:
+            place, proposed = block.place[first:n], block.proposed[first:n]
+            ranked = (place >= 0) & (place < start[first:n] + proposed)
+            self._teaching.saw(ranked & (block.x[place, RANK] > TOP_10), ranks <= 10)
+        return ranks
 
     def _end_block(self) -> None:
         block = self._block
@@ -237,7 +280,8 @@ class Recommender:
     @property
     def model_version(self) -> str:
         """Which state of the rankers wrote a row: the lists that they have learned from."""
-        return f"ranker-{self._contest.learned}"
+        encoder = f"-encoder-{self._teaching.version}" if self._teaching is not None else ""
+        return f"ranker-{self._contest.learned}{encoder}"
 
     def quality(self) -> dict[str, Any]:
         """Prequential totals so far, beside popularity's, and the state of the contest."""

@@ -15,7 +15,8 @@ from online.compiled import compiled
 from online.features import FEATURES, Scratch
 from online.history import FORGET, NEW, append, find, free_user, newest
 from online.observe import observe
-from online.tables import ITEMS_KNOWN, Tables
+from online.sequence import Sequences, follow, known, release
+from online.tables import ITEMS_KNOWN, TICK, Tables
 
 ROWS = CANDIDATES + 1  # rows that one list may take: the candidates and a target none proposed
 INTERACTION, TARGET = 1, 2  # what an event is: bits of Batch.role
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     user: np.ndarray  # i4 slot
     item: np.ndarray  # i4 slot; -1: none, or no interaction
     kind: np.ndarray  # i1 index into EVENT_TYPES
+    price: np.ndarray  # i1 bucket, 0 none
     role: np.ndarray  # i1 INTERACTION | TARGET
     ts: np.ndarray  # i8 epoch ms
     event: np.ndarray  # u8 hash of event_id
@@ -62,8 +64,8 @@ def new_lists(n: int) -> Lists:
 
 @compiled
 def add_list(
-    t: Tables, s: Scratch, out: Lists, n: int, user: int, ts: int, session: np.uint64,
-    target: int, exclude_seen: bool, owner: int,
+    t: Tables, s: Scratch, q: Sequences, out: Lists, n: int, user: int, ts: int,
+    session: np.uint64, target: int, exclude_seen: bool, owner: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Append the list of one user at one moment as number `n`.
 
@@ -71,7 +73,7 @@ def add_list(
     """
     a = out.start[n]
     proposed, row, own, length, fresh, popular = propose(
-        t, s, user, ts, session, target, exclude_seen, out.cand[a:], out.x[a:]
+        t, s, q, user, ts, session, target, exclude_seen, out.cand[a:], out.x[a:]
     )
     out.proposed[n] = proposed
     out.place[n] = a + row if row >= 0 else -1
@@ -84,45 +86,50 @@ def add_list(
 
 @compiled
 def add_lists(
-    t: Tables, s: Scratch, out: Lists, user: np.ndarray, ts: np.ndarray, session: np.ndarray,
-    exclude_seen: bool,
+    t: Tables, s: Scratch, q: Sequences, out: Lists, user: np.ndarray, ts: np.ndarray,
+    session: np.ndarray, exclude_seen: bool,
 ) -> None:  # fmt: skip
     """Fill `out` with one list for each user (E,) at its moment, nothing being taken."""
     for e in range(len(user)):
-        add_list(t, s, out, e, user[e], ts[e], session[e], -1, exclude_seen, e)
+        add_list(t, s, q, out, e, user[e], ts[e], session[e], -1, exclude_seen, e)
 
 
 @compiled
 def advance(
-    t: Tables, s: Scratch, batch: Batch, first: int, out: Lists, n: int, exclude_seen: bool,
-    limit: int,
+    t: Tables, s: Scratch, q: Sequences, batch: Batch, first: int, out: Lists, n: int,
+    exclude_seen: bool, limit: int, until: int,
 ) -> tuple[int, int]:  # fmt: skip
-    """Take events from `first` on, until the batch ends or `out` is full.
+    """Take events from `first` on, until the batch ends, `out` is full or TICK reaches `until`.
 
     Each is scored from the state that the events before it left, then counted. Returns the next
     event's position and how many lists `out` holds. limit: events kept in a user's history.
     """
     room = len(out.proposed)
     e = first
-    while e < len(batch.user) and n < room:
+    while e < len(batch.user) and n < room and t.clock[TICK] < until:
         user, item, ts, session = batch.user[e], batch.item[e], batch.ts[e], batch.session[e]
         batch.status[e] = find(t, user, batch.event[e], ts, limit)
         if batch.status[e] != NEW:
             e += 1
             continue
         if batch.role[e] & TARGET:
-            length, fresh = add_list(t, s, out, n, user, ts, session, item, exclude_seen, e)
+            length, fresh = add_list(t, s, q, out, n, user, ts, session, item, exclude_seen, e)
             n += 1
         elif batch.role[e] & INTERACTION:
-            length = newest(t, user, s.items, s.kinds, s.ts, s.sessions)
+            length = newest(t, user, s.items, s.kinds, s.prices, s.ts, s.sessions)
             fresh = 0
             while fresh < length and _same_session(s, fresh, ts, session):
                 fresh += 1
         if batch.kind[e] == FORGET:
             free_user(t, user)
+            release(q, user)
         key = t.key[item] if item >= 0 else np.int32(-1)
-        batch.status[e] = append(t, user, key, batch.kind[e], ts, batch.event[e], session, limit)
+        batch.status[e] = append(
+            t, user, key, batch.kind[e], batch.price[e], ts, batch.event[e], session, limit
+        )
         if batch.role[e] & INTERACTION and batch.status[e] == NEW:
+            if known(q):
+                follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
             observe(t, user, item, ts, s.items, length, fresh)
         e += 1
     return e, n
@@ -137,8 +144,8 @@ def _same_session(s: Scratch, p: int, ts: int, session: np.uint64) -> bool:
 
 @compiled
 def recall(
-    t: Tables, user: np.ndarray, item: np.ndarray, kind: np.ndarray, ts: np.ndarray,
-    event: np.ndarray, session: np.ndarray, limit: int,
+    t: Tables, user: np.ndarray, item: np.ndarray, kind: np.ndarray, price: np.ndarray,
+    ts: np.ndarray, event: np.ndarray, session: np.ndarray, limit: int,
 ) -> bool:  # fmt: skip
     """Put past events (E,) back into their users' histories; the item statistics know them.
 
@@ -147,6 +154,6 @@ def recall(
     done = True
     for e in range(len(item)):
         key = t.key[item[e]] if item[e] >= 0 else np.int32(-1)
-        status = append(t, user[e], key, kind[e], ts[e], event[e], session[e], limit)
+        status = append(t, user[e], key, kind[e], price[e], ts[e], event[e], session[e], limit)
         done = done and status == NEW
     return done

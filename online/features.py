@@ -33,12 +33,20 @@ DECAY_NAMES = tuple(f"trend_{int(h)}_events" for h in TICK_HALF_LIVES) + tuple(
     f"trend_{int(h / 3_600_000)}_hours" for h in TIME_HALF_LIVES
 )
 LAST_NAMES = ("own_recency", "own_in_session", "same_moment", "taste_popularity", "taste_trend")
-NAMES = LOG_NAMES + SHARE_NAMES + DECAY_NAMES + LAST_NAMES
+# of the sequence encoder, in the last columns: log probability in the list, its share of the
+# largest, minus the log of the rank, cosine with the newest item and with the newest few
+SEQUENCE_NAMES = (
+    "sequence_score", "sequence_share", "sequence_rank", "sequence_last", "sequence_recent",
+)  # fmt: skip
+NAMES = LOG_NAMES + SHARE_NAMES + DECAY_NAMES + LAST_NAMES + SEQUENCE_NAMES
+SEQUENCE_FEATURES = len(SEQUENCE_NAMES)
 FEATURES = len(NAMES)
 
 # Columns by candidate source. What a source contributed to a score is measured by taking its
 # columns away (`absent` values), so every column that depends on the item belongs to one source.
-SOURCES = ("co-visitation", "transition", "neighbours", "popularity", "trending", "repeats")
+SOURCES = (
+    "co-visitation", "transition", "neighbours", "popularity", "trending", "repeats", "sequence",
+)  # fmt: skip
 _SOURCE_OF = {
     "transition": "transition", "transition_second": "transition", "covisit_short": "transition",
     "neighbours": "neighbours", "neighbours_next": "neighbours",
@@ -57,13 +65,16 @@ def source_of(name: str) -> str:
     >>> source_of("transition_share"), source_of("cosine"), source_of("user_gap")
     ('transition', 'co-visitation', '')
     """
-    if name.startswith("trend_"):
-        return "trending"
+    for prefix, source in (("trend_", "trending"), ("sequence_", "sequence")):
+        if name.startswith(prefix):
+            return source
     return _SOURCE_OF.get(name.removesuffix("_share"), "co-visitation")
 
 
 HALF = np.array(TICK_HALF_LIVES + TIME_HALF_LIVES)
 TICKS = len(TICK_HALF_LIVES)
+LEAST = -16.0  # log probability of an item that the encoder does not know
+LAST_RANK = -math.log(257.0)
 WALK_USERS = 96  # similar users whose items are walked
 FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
 
@@ -84,11 +95,13 @@ class Scratch(NamedTuple):
     users: np.ndarray  # (WALK_USERS,) i4
     items: np.ndarray  # (H,) i4 the user's items, newest first
     kinds: np.ndarray  # (H,) i1
+    prices: np.ndarray  # (H,) i1
     ts: np.ndarray  # (H,) i8
     sessions: np.ndarray  # (H,) u8
+    query: np.ndarray  # (D,) f4 of the sequence encoder
 
 
-def new_scratch(items: int, users: int, history: int) -> Scratch:
+def new_scratch(items: int, users: int, history: int, width: int) -> Scratch:
     touched = items + 1
     return Scratch(
         at=np.full(items, -1, np.int32),
@@ -104,8 +117,10 @@ def new_scratch(items: int, users: int, history: int) -> Scratch:
         users=np.zeros(WALK_USERS, np.int32),
         items=np.zeros(history, np.int32),
         kinds=np.zeros(history, np.int8),
+        prices=np.zeros(history, np.int8),
         ts=np.zeros(history, np.int64),
         sessions=np.zeros(history, np.uint64),
+        query=np.zeros(width, np.float32),
     )
 
 
@@ -205,6 +220,7 @@ _ABSENT = {
     "covisit_conditional": 0.003, "cosine": 0.01, "transition": 0.003, "transition_second": 0.003,
     "best_conditional": 0.003, "same_session": 0.003, "covisit_symmetric_damped": 0.03,
     "covisit_damped": 0.03, "events_since_last": 1e6, "seconds_since_last": 1e9, "pair_age": 1e6,
+    "sequence_score": LEAST, "sequence_rank": LAST_RANK,
 }  # fmt: skip
 
 

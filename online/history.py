@@ -50,12 +50,13 @@ def _drop_oldest_page(t: Tables, user: int) -> None:
 
 @compiled
 def append(
-    t: Tables, user: int, key: int, kind: int, ts: int, event: np.uint64, session: np.uint64,
-    limit: int,
+    t: Tables, user: int, key: int, kind: int, price: int, ts: int, event: np.uint64,
+    session: np.uint64, limit: int,
 ) -> int:  # fmt: skip
     """Add an event at its place in time; NEW, or FULL when the arena has no page left.
 
-    key: the item's (-1: an event without one); kind: index into EVENT_TYPES.
+    key: the item's (-1: an event without one); kind: index into EVENT_TYPES; price: its
+    bucket.
     """
     if t.user_n[user] % PAGE == 0:
         if t.user_n[user] >= limit:
@@ -74,12 +75,14 @@ def append(
             break
         t.page_item[page, at] = t.page_item[older_page, older]
         t.page_type[page, at] = t.page_type[older_page, older]
+        t.page_price[page, at] = t.page_price[older_page, older]
         t.page_ts[page, at] = t.page_ts[older_page, older]
         t.page_event[page, at] = t.page_event[older_page, older]
         t.page_session[page, at] = t.page_session[older_page, older]
         page, at = older_page, older
     t.page_item[page, at] = key
     t.page_type[page, at] = kind
+    t.page_price[page, at] = price
     t.page_ts[page, at] = ts
     t.page_event[page, at] = event
     t.page_session[page, at] = session
@@ -118,8 +121,9 @@ def moments(t: Tables, user: np.ndarray, ts: np.ndarray) -> None:
 
 @brief
 def newest(
-    t: Tables, user: int, items: np.ndarray, kinds: np.ndarray, ts: np.ndarray, sessions: np.ndarray
-) -> int:
+    t: Tables, user: int, items: np.ndarray, kinds: np.ndarray, prices: np.ndarray, ts: np.ndarray,
+    sessions: np.ndarray,
+) -> int:  # fmt: skip
     """Copy the slots of up to len(items) items that the user had, newest first; how many.
 
     user: a slot, or -1 for a user of whom nothing is known.
@@ -135,6 +139,7 @@ def newest(
                 continue
             items[n] = key & SLOT_MASK
             kinds[n] = t.page_type[page, i]
+            prices[n] = t.page_price[page, i]
             ts[n] = t.page_ts[page, i]
             sessions[n] = t.page_session[page, i]
             n += 1

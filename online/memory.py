@@ -13,8 +13,10 @@ from online.features import Scratch, new_scratch
 from online.history import drop_user
 from online.observe import expire, know
 from online.pairs import free_entries
+from online.sequence import NOWHERE, Sequences, new_sequences, release, resized, rows_within
 from online.slots import Slots
 from online.tables import ITEMS_KNOWN, PAGES_FREE, PAIRS_USED, Tables
+from online.teaching import EncoderConfig
 
 PART = 512  # events that room is made for at once
 
@@ -79,12 +81,19 @@ def _doubled(rows: int, needed: int, bound: int) -> int:
 
 
 class Memory:
-    def __init__(self, config: MemoryConfig) -> None:
+    def __init__(self, config: MemoryConfig, encoder: EncoderConfig | None = None) -> None:
+        """encoder: None, and there will be no user states."""
         self.config = config
         self.users = Slots(config.users)
         self.items = Slots(config.items)
         self.tables: Tables = tb.new_tables(1024, 1024, 2048, 1 << 16)
-        self.scratch: Scratch = new_scratch(1024, 1024, config.history)
+        shape = (encoder.width, encoder.channels, encoder.hidden) if encoder else (0, 0, 0)
+        self._states = 0  # of users, at most
+        if encoder is not None:
+            self._states = min(rows_within(encoder.states_mb, encoder.channels), config.users)
+        rows = min(self._states, 1024)
+        self.sequences: Sequences = new_sequences(*shape, 1024, 1024, rows)
+        self.scratch: Scratch = new_scratch(1024, 1024, config.history, shape[0])
         self._catalogue: dict[str, Item] = {}
         self._limited: OrderedDict[str, tuple[bool, int]] = OrderedDict()  # hidden, available from
 
@@ -115,7 +124,10 @@ class Memory:
             t = tb.grow_users(t, user_rows)
         if t is not self.tables:
             self.tables = t
-            self.scratch = new_scratch(item_rows, user_rows, bound.history)
+            width = self.sequences.vector.shape[1]
+            self.scratch = new_scratch(item_rows, user_rows, bound.history, width)
+            rows = min(self._states, user_rows)
+            self.sequences = resized(self.sequences, item_rows, user_rows, rows)
 
     def _make_pair_room(self, events: int) -> None:
         """Every event may enlarge a few dozen rows. Growth doubles, then old items give way."""
@@ -143,13 +155,18 @@ class Memory:
 
     def drop_user(self, user_id: str) -> None:
         """Hold the user no longer; the history is read again when the user returns."""
-        drop_user(self.tables, self.users.give_up(user_id))
+        slot = self.users.give_up(user_id)
+        drop_user(self.tables, slot)
+        release(self.sequences, slot)
 
     def expire_item(self) -> None:
         """Forget the item that was used longest ago."""
         item_id = self.items.oldest()
         self._catalogue.pop(item_id, None)
-        expire(self.tables, self.items.give_up(item_id))
+        slot = self.items.give_up(item_id)
+        expire(self.tables, slot)
+        self.sequences.vector[slot], self.sequences.bias[slot] = 0.0, NOWHERE
+        self.sequences.inverse[slot] = 0.0
 
     # -- catalogue ---------------------------------------------------------------------------
 

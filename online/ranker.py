@@ -122,9 +122,15 @@ class NeuralRanker:
     newest weights noisy. Learning goes on from the newest ones.
     """
 
-    name = "neural"
-
-    def __init__(self, config: RankerConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        config: RankerConfig,
+        rng: np.random.Generator,
+        name: str = "neural",
+        blind: int = 0,
+    ) -> None:
+        """blind: how many of the last features it does not see."""
+        self.name, self._seen = name, len(NAMES) - blind
         width, hidden = len(NAMES), config.hidden
         skip = np.zeros(width, np.float32)
         skip[LOGS : LOGS + SHARES] = config.prior
@@ -135,6 +141,7 @@ class NeuralRanker:
             (rng.normal(size=hidden) * 0.1 / np.sqrt(hidden)).astype(np.float32),
             skip,
         ]
+        self._parameters[0][self._seen :] = 0.0
         self._average = [p.copy() for p in self._parameters]
         self._gradients = [np.zeros_like(p) for p in self._parameters]
         self._mean = [np.zeros_like(p) for p in self._parameters]
@@ -156,6 +163,8 @@ class NeuralRanker:
         gradient(newest, start, place, weight, slope)
         back = np.empty_like(hidden)
         backward(x, hidden, slope, self._parameters[2], back, *self._gradients)
+        for unseen in (self._gradients[0], self._gradients[3]):
+            unseen[self._seen :] = 0.0
         self._adam()
 
     def _adam(self) -> None:

@@ -16,7 +16,9 @@ def did(kind: int) -> str:
     return _DID.get(EVENT_TYPES[kind], "used")
 
 
-ANCHORED = frozenset({"co-visitation", "transition", "neighbours"})  # they name the user's own item
+ANCHORED = frozenset(
+    {"co-visitation", "transition", "neighbours", "sequence"}
+)  # they name the user's own item
 
 
 def sentence(source: str, anchor: str, verb: str, count: int, own: int, category: str) -> str:
@@ -34,6 +36,10 @@ def sentence(source: str, anchor: str, verb: str, count: int, own: int, category
         return f"because you {verb} {anchor}"
     if source == "transition" and anchor:
         return f"often next after {anchor}, which you {verb}"
+    if source == "sequence":
+        return (
+            f"fits what you {verb} lately, {anchor} last" if anchor else "fits what you took lately"
+        )
     if source == "neighbours" and anchor:
         return f"shoppers who took {anchor} lately took this too"
     if source == "trending":

@@ -17,8 +17,10 @@ from online.engine import add_lists, new_lists
 from online.features import NAMES, SOURCES, ablated
 from online.history import moments
 from online.memory import Memory
+from online.nearest import Nearest
 from online.policy import choose
 from online.reasons import ANCHORED, did, sentence
+from online.sequence import known
 from online.slots import hashes
 from online.step import Recommendation
 
@@ -28,7 +30,10 @@ _OWN = NAMES.index("own_count")
 
 
 class SlateMaker:
-    def __init__(self, memory: Memory, contest: Contest, k: int, exclude_seen: bool) -> None:
+    def __init__(
+        self, memory: Memory, contest: Contest, nearest: Nearest, k: int, exclude_seen: bool
+    ) -> None:
+        self._nearest = nearest
         self._memory = memory
         self._contest = contest
         self._k = k
@@ -60,9 +65,15 @@ class SlateMaker:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Bounds (L + 1,) and scores (N,) of the users' lists, which lie in `self._lists`."""
         memory, lists = self._memory, self._lists
+        if known(memory.sequences):
+            self._nearest.look(
+                memory.tables, memory.scratch, memory.sequences, memory.items.rows, users, ts,
+                self._exclude_seen,
+            )  # fmt: skip
         add_lists(
-            memory.tables, memory.scratch, lists, users, ts, hashes(sessions), self._exclude_seen
-        )
+            memory.tables, memory.scratch, memory.sequences, lists, users, ts, hashes(sessions),
+            self._exclude_seen,
+        )  # fmt: skip
         start = lists.start[: len(users) + 1]
         return start, self._contest.predict(lists.x[: start[-1]], start)
 

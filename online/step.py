@@ -19,6 +19,7 @@ class PastEvent(NamedTuple):
     item_id: str
     ts: int
     session_id: str = ""
+    price: float | None = None
 
 
 Histories = dict[str, list[PastEvent]]  # by user, oldest event first

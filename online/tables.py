@@ -67,6 +67,7 @@ class Tables(NamedTuple):
     page_older: np.ndarray  # (G,) i4
     page_item: np.ndarray  # (G, PAGE) i4 key of the item, -1 none
     page_type: np.ndarray  # (G, PAGE) i1 index into EVENT_TYPES
+    page_price: np.ndarray  # (G, PAGE) i1 bucket of the price, 0 none
     page_ts: np.ndarray  # (G, PAGE) i8
     page_event: np.ndarray  # (G, PAGE) u8 hash of event_id
     page_session: np.ndarray  # (G, PAGE) u8 hash of session_id, 0 none
@@ -109,6 +110,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         page_older=np.full(pages, -1, np.int32),
         page_item=np.full((pages, PAGE), -1, np.int32),
         page_type=np.zeros((pages, PAGE), np.int8),
+        page_price=np.zeros((pages, PAGE), np.int8),
         page_ts=np.zeros((pages, PAGE), np.int64),
         page_event=np.zeros((pages, PAGE), np.uint64),
         page_session=np.zeros((pages, PAGE), np.uint64),
@@ -149,7 +151,9 @@ ITEM_TABLES = (
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
 USER_TABLES = ("user_page", "user_n")
-PAGE_TABLES = ("page_older", "page_item", "page_type", "page_ts", "page_event", "page_session")
+PAGE_TABLES = (
+    "page_older", "page_item", "page_type", "page_price", "page_ts", "page_event", "page_session",
+)  # fmt: skip
 
 
 def _grown(t: Tables, names: tuple[str, ...], rows: int) -> Tables:

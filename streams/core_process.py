@@ -38,7 +38,7 @@ from streams.core_protocol import (
 
 ITEMS_AT_ONCE = 5_000
 LAST_S = 5.0  # how long an end is waited for
-RECOMMENDER = "online.core:Recommender"
+RECOMMENDER = "streams.assembly:make_core"
 
 T = TypeVar("T")
 

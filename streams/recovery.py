@@ -34,8 +34,9 @@ WHERE batch > %(batch)s OR (batch = %(batch)s AND batch_pos > %(position)s)
 ORDER BY batch, batch_pos LIMIT %(limit)s"""
 
 # what the core held of a user before a batch: everything that was journalled before it
-_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id FROM (
-    SELECT user_id, event_id, type, item_id, ts, session_id, produced_ms, offset FROM events
+_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FROM (
+    SELECT user_id, event_id, type, item_id, ts, session_id, price, produced_ms, offset
+    FROM events
     WHERE user_id IN %(users)s AND batch < %(batch)s
     ORDER BY user_id, event_id, produced_ms, offset LIMIT 1 BY user_id, event_id
 ) ORDER BY user_id, ts DESC, produced_ms DESC, offset DESC LIMIT %(limit)s BY user_id"""

@@ -16,6 +16,7 @@ from typing import Any
 from online.core import Recommender, RecommenderConfig
 from online.events import Delivery, Event, Item
 from online.step import PastEvent, Step
+from streams.assembly import make_core
 
 TOPIC = "replay"
 BATCH = 512
@@ -37,7 +38,12 @@ class MemoryHistory:
     def append(self, accepted: Iterable[Delivery]) -> None:
         for event, topic, partition, offset, _ in accepted:
             past = PastEvent(
-                event.event_id, event.type, event.item_id, event.ts, event.session_id or ""
+                event.event_id,
+                event.type,
+                event.item_id,
+                event.ts,
+                event.session_id or "",
+                event.price,
             )
             kept = self._events.setdefault(event.user_id, [])
             kept.append((topic, partition, offset, past))
@@ -139,7 +145,7 @@ def backtest(
     `on_step(events, step)` is called after every batch with the number of events read.
     """
     config = config or RecommenderConfig()
-    core = Recommender(config)
+    core = make_core(config)
     warm_up = getattr(core, "warm_up", None)
     if warm_up is not None:
         warm_up()

@@ -27,6 +27,7 @@ from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
 from online.core import RecommenderConfig
 from online.memory import MemoryConfig
+from online.teaching import EncoderConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
 from streams.core_process import CoreLost, CoreProcess
@@ -268,6 +269,13 @@ def _config(settings: Settings) -> RecommenderConfig:
         seed=settings.seed,
         exclude_seen=settings.exclude_seen,
         memory=MemoryConfig.within(settings.memory_mb * TABLES_SHARE),
+        encoder=EncoderConfig(
+            on=settings.encoder,
+            states_mb=settings.encoder_mb,
+            share=settings.encoder_share,
+            device=settings.device,
+            wait=False,
+        ),
     )
 
 

@@ -39,7 +39,7 @@ def _processor() -> str:
 
 
 def rss_mb(pid: int) -> float:
-    """Resident memory of a process and its children in MB (2^20 bytes); 0 if gone. Linux only."""
+    """Resident memory of a process and all below it in MB (2^20 bytes); 0 if gone. Linux only."""
     total = 0.0
     try:
         for each in [pid, *_children(pid)]:
@@ -51,7 +51,8 @@ def rss_mb(pid: int) -> float:
 
 def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    found = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return found + [below for child in found for below in _children(child)]
 
 
 def _own_rss_mb(pid: int) -> float:

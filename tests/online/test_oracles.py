@@ -241,7 +241,7 @@ class _Noise:
 
 def test_a_useless_ranker_in_the_contest_soon_has_no_say() -> None:
     rows = 16 * ROWS
-    contest = Contest(ContestConfig(), rows, np.random.default_rng(0))
+    contest = Contest(ContestConfig(), rows, np.random.default_rng(0), plain=False)
     contest.rankers[1] = _Noise()  # type: ignore[call-overload]
     rng = np.random.default_rng(4)
     start = np.arange(0, 16 * 40 + 1, 40)

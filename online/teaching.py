@@ -1,0 +1,269 @@
+"""How the sequence encoder learns beside the core: lessons out, weights in, at set events.
+
+Every `every` events there is a turn. What the trainer made of the last lesson begins to serve, and
+the next lesson begins: the events since. So a replay has each weight serve from the same event on,
+however long training takes. Live the core does not wait: a trainer that is not done is asked again
+at the next turn.
+
+A guard follows the encoder's own prequential hit rate. When it falls to a part of what it was,
+or when weights are not finite, the last good ones serve again.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from online.sequence import NOWHERE, Dense, Sequences, publish
+from online.step import Metric
+from online.tables import SLOT_MASK
+
+Array = np.ndarray
+Changed = Callable[[Sequences, Array], None]
+UNDO = 3  # activations that a fall of quality takes back
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    on: bool = True
+    width: int = 48  # of an item's vector
+    channels: int = 96  # of a user's state
+    hidden: int = 96  # units of the head
+    states_mb: float = 64.0  # MB (2^20) for users' states; the rest is made anew when needed
+    exact_items: int = 50_000  # up to which the nearest are looked for among all
+    every: int = 500  # events in a lesson
+    steps: float = 0.008  # training steps for each event
+    overlap: bool = True  # weights serve a lesson later, which lets training run meanwhile
+    wait: bool = True  # for the trainer at each turn; live nobody waits
+    share: float = 0.25  # of the trainer's time, live: it rests between lessons
+    device: str = "auto"  # auto, cpu, cuda or mps: where training runs
+    until: int = 0  # events after which nothing is learned any more; 0: no end
+
+    def __post_init__(self) -> None:
+        lowest = {"width": 4, "channels": 4, "hidden": 4, "every": 1}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"encoder.{name}={getattr(self, name)}: at least {low} is needed")
+        if not 0 <= self.steps <= 1:
+            raise ValueError(f"encoder.steps={self.steps}: use 0 to 1 steps for each event")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"encoder.share={self.share}: use a share of time above 0, up to 1")
+        if not self.states_mb >= 1:
+            raise ValueError(f"encoder.states_mb={self.states_mb}: at least 1 is needed")
+
+
+class Lesson(NamedTuple):
+    """Events (E,) that the trainer has not seen, in order, and how many steps it may take."""
+
+    number: int
+    steps: int
+    user: Array  # i4 key
+    item: Array  # i4 key
+    kind: Array  # i1
+    price: Array  # i1 bucket
+    ts: Array  # i8
+
+
+class Publication(NamedTuple):
+    """What came of a lesson."""
+
+    number: int  # of the lesson: the version of these weights
+    dense: Dense
+    item: Array  # (N,) i4 keys whose vectors are new
+    vector: Array  # (N, D)
+    bias: Array  # (N,) NOWHERE: has no vector any more
+    loss: float  # mean over the steps; nan without any
+    skipped: int  # steps that were left out because they were not finite
+
+
+class Undo(NamedTuple):
+    """What an activation replaced."""
+
+    version: int
+    dense: Dense
+    slots: Array
+    key: Array
+    vector: Array
+    bias: Array
+
+
+class Trainer(Protocol):
+    """Learns one lesson at a time. `encoders.trainer` does, in a process or not."""
+
+    def idle(self) -> bool:
+        """May a lesson begin? A trainer on a budget rests between lessons."""
+        ...
+
+    def begin(self, lesson: Lesson) -> None: ...
+
+    def ready(self) -> bool:
+        """Is the lesson that has begun at its end?"""
+        ...
+
+    def finish(self) -> Publication:
+        """Wait for its end."""
+        ...
+
+    def roll_back(self, number: int) -> None:
+        """Be again as after that lesson: one of the last UNDO + 2."""
+        ...
+
+
+class Guard:
+    """Watches how often the encoder alone has the target among the ten best of its list.
+
+    Streams get harder and easier, so that is measured against how often the whole system has: an
+    alarm is a fall to half of the usual ratio that chance does not explain.
+    """
+
+    FALL, SURPRISE = 0.5, 4.0  # share of what is usual, and by how many standard deviations
+    FAST, SLOW = 1.0 / 1_000, 1.0 / 10_000  # what is forgotten of the past at each target
+
+    def __init__(self) -> None:
+        self._fast, self._slow = np.zeros(2), np.zeros(2)  # hits: the encoder's, the system's
+        self.targets = 0
+        self.hits = 0
+
+    def saw(self, encoder: bool, system: bool) -> None:
+        new = np.array([encoder, system], float)
+        self._fast += new - self.FAST * self._fast
+        self._slow += new - self.SLOW * self._slow
+        self.targets += 1
+        self.hits += encoder
+
+    def alarmed(self) -> bool:
+        if self._slow[1] == 0.0:
+            return False
+        usual = self._fast[1] * self._slow[0] / self._slow[1]
+        fall = usual - self._fast[0]
+        return bool(self._fast[0] < self.FALL * usual and fall > self.SURPRISE * usual**0.5)
+
+    def reset(self) -> None:
+        """The weights are others now: watch on as if all were as usual."""
+        self._fast = self._slow * self.SLOW / self.FAST
+
+
+class Teaching:
+    """Lessons, turns and the guard; `turn` is called when `until` events have been counted."""
+
+    def __init__(self, config: EncoderConfig, trainer: Trainer) -> None:
+        self._config = config
+        self._trainer = trainer
+        self._guard = Guard()
+        self._events: list[tuple[Array, ...]] = []
+        self._waiting = 0  # events in them
+        self._begun = 0  # number of the newest lesson
+        self._busy = False
+        self._owed = 0.0  # steps
+        self._serial = 0
+        self._undo: collections.deque[Undo] = collections.deque(maxlen=UNDO)
+        self.version = 0  # number of the lesson that the serving weights come from
+        self.until = config.every
+        self.rollbacks = 0
+        self.loss = float("nan")
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the targets that were among the encoder's own ten best."""
+        return self._guard.hits / max(self._guard.targets, 1)
+
+    def saw(self, encoder: Array, system: Array) -> None:
+        """Of some targets (N,): were they among the ten best of the encoder, of the system?"""
+        for ours, all_together in zip(encoder.tolist(), system.tolist(), strict=True):
+            self._guard.saw(ours, all_together)
+
+    def note(self, *columns: Array) -> None:
+        """Events (E,) that were accepted: the columns of a Lesson."""
+        if len(columns[0]):
+            self._events.append(columns)
+            self._waiting += len(columns[0])
+
+    def turn(self, q: Sequences, key: Array, ts: int, changed: Changed) -> list[Metric]:
+        """Activate what is ready and begin the next lesson. key: (I,) the items' current keys;
+        changed: is told the slots whose vectors are new."""
+        metrics: list[Metric] = []
+        self.until += self._config.every
+        if self._guard.alarmed():
+            metrics += self._roll_back(q, key, ts, changed)
+        if self._busy and (self._config.wait or self._trainer.ready()):
+            metrics += self._activate(q, key, ts, changed)
+        if not self._busy and (self._config.wait or self._trainer.idle()):
+            self._begin()
+            if not self._config.overlap and self._config.wait:
+                metrics += self._activate(q, key, ts, changed)
+        return metrics
+
+    def _begin(self) -> None:
+        learned_all = self._config.until and self.until > self._config.until
+        if not self._events or learned_all:
+            return
+        columns = [np.concatenate(each) for each in zip(*self._events, strict=True)]
+        self._owed = min(self._owed, 4.0) + self._config.steps * self._waiting
+        most = max(4 * int(self._config.steps * self._config.every), 1)
+        steps = min(int(self._owed), most)
+        self._owed -= steps
+        self._events, self._waiting = [], 0
+        self._begun += 1
+        self._busy = True
+        self._trainer.begin(Lesson(self._begun, steps, *columns))
+
+    def _activate(self, q: Sequences, key: Array, ts: int, changed: Changed) -> list[Metric]:
+        made = self._trainer.finish()
+        self._busy = False
+        slots = made.item & SLOT_MASK
+        held = key[slots] == made.item  # others were forgotten while the trainer learned
+        slots, vectors, bias = slots[held], made.vector[held], made.bias[held]
+        figures = [
+            Metric("encoder_version", made.number, len(slots), ts),
+            Metric("encoder_hr@10", self.hit_rate, self._guard.targets, ts),
+        ]
+        if made.skipped:
+            figures.append(Metric("encoder_skipped_steps", made.skipped, made.skipped, ts))
+        if not _finite(made):
+            self._trainer.roll_back(self.version)
+            self.rollbacks += 1
+            return [*figures[1:], Metric("encoder_rollback", self.version, made.number, ts)]
+        dense = Dense(*(a.copy() for a in q.dense))
+        before = Undo(self.version, dense, slots, key[slots].copy(), q.vector[slots], q.bias[slots])
+        self._undo.append(before)
+        self._serial += 1
+        publish(q, self._serial, made.dense, slots, vectors, bias)
+        changed(q, slots)
+        self.version, self.loss = made.number, made.loss
+        if made.loss == made.loss:
+            figures.append(Metric("encoder_loss", made.loss, 1, ts))
+        return figures
+
+    def _roll_back(self, q: Sequences, key: Array, ts: int, changed: Changed) -> list[Metric]:
+        """The last good weights serve again, and learning goes on from them.
+
+        A fall takes a turn or two to be seen. So they are those of UNDO turns ago.
+        """
+        self._guard.reset()
+        if len(self._undo) < UNDO or self._undo[0].version == 0:
+            return []
+        if self._busy:  # it went on from what turned out bad
+            self._trainer.finish()
+            self._busy = False
+        bad = self.version
+        while self._undo:
+            undo = self._undo.pop()
+            held = key[undo.slots] == undo.key
+            self._serial += 1
+            publish(
+                q, self._serial, undo.dense, undo.slots[held], undo.vector[held], undo.bias[held]
+            )
+            changed(q, undo.slots[held])
+            self.version = undo.version
+        self._trainer.roll_back(self.version)
+        self.rollbacks += 1
+        return [Metric("encoder_rollback", self.version, bad, ts)]
+
+
+def _finite(made: Publication) -> bool:
+    vectors = made.vector[made.bias != NOWHERE]
+    return all(np.isfinite(a).all() for a in made.dense) and bool(np.isfinite(vectors).all())

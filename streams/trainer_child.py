@@ -1,0 +1,79 @@
+"""The trainer's process: `python -m streams.trainer_child` answers calls from stdin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any
+
+import msgspec
+import torch
+
+from encoders.config import Shape, TrainingConfig
+from encoders.devices import Device
+from encoders.trainer import Trainer
+from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
+from streams.trainer_protocol import Setup, pack, unpack
+
+LAST = 19  # niceness: what serves goes first, always
+
+
+class TrainerServer:
+    """One method for each call; `setup` comes first."""
+
+    _trainer: Trainer
+
+    def answer(self, call: Call) -> Answer:
+        try:
+            value = getattr(self, f"on_{call.method}")(call.arguments)
+            return Answer(Outcome.DONE, msgspec.Raw(encode(value)))
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            return Answer(Outcome.RAISED, msgspec.Raw(encode(said)))
+
+    def on_setup(self, raw: msgspec.Raw) -> None:
+        setup = decode(raw, type=Setup)
+        shape = Shape(setup.width, setup.channels, setup.hidden)
+        training = TrainingConfig(rows=setup.rows, seed=setup.seed)
+        self._trainer = Trainer(shape, training, Device.named(setup.device), setup.slot_mask)
+
+    def on_learn(self, raw: msgspec.Raw) -> dict[str, Any]:
+        number, steps, *columns = decode(
+            raw, type=tuple[int, int, bytes, bytes, bytes, bytes, bytes]
+        )
+        started = time.perf_counter()
+        user, item, kind, price, ts = unpack(columns)
+        learned = self._trainer.learn(number, steps, user, item, kind, price, ts)
+        return {
+            "dense": {name: pack(array) for name, array in learned.dense.items()},
+            "item": pack(learned.item),
+            "vector": pack(learned.vector),
+            "bias": pack(learned.bias),
+            "loss": learned.loss,
+            "skipped": learned.skipped,
+            "seconds": time.perf_counter() - started,
+        }
+
+    def on_roll_back(self, raw: msgspec.Raw) -> None:
+        self._trainer.roll_back(decode(raw, type=int))
+
+
+def serve() -> None:
+    """Answer calls until the pipes end. Whatever prints goes to stderr."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever started us decides when we end
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(LAST)
+    into = os.fdopen(os.dup(0), "rb")
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    torch.set_num_threads(1)
+    server = TrainerServer()
+    with contextlib.suppress(BrokenPipeError), out:
+        while (call := receive(into, Call)) is not None:
+            send(out, server.answer(call))
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,133 @@
+"""The trainer in a process of its own: learning takes no time from serving but the processor's.
+
+(In a thread of the core's process it did: torch's many short calls and the core's take turns at the
+interpreter lock.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from infra.children import end_with_parent
+from online.sequence import Dense
+from online.tables import SLOT_MASK
+from online.teaching import EncoderConfig, Lesson, Publication
+from streams.core_protocol import (
+    Answer,
+    Call,
+    Outcome,
+    decode,
+    encode,
+    receive,
+    send,
+    widen,
+)
+from streams.trainer_protocol import LESSON, Setup, Taught, array_of
+
+LAST_S = 5.0  # how long an end is waited for
+ROWS = 100_000  # items with a vector, at most
+
+
+class TrainerLost(Exception):
+    """The trainer's process is gone, or it raised."""
+
+
+class TrainerProcess:
+    """`online.teaching.Trainer` in a child process. Raises TrainerLost."""
+
+    def __init__(
+        self, config: EncoderConfig, items: int, seed: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """items: how many the core holds at most."""
+        self._config = config
+        self._clock = clock
+        self._rests_until = -float("inf")
+        self._number = 0
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "streams.trainer_child"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            preexec_fn=end_with_parent(signal.SIGKILL),
+        )  # fmt: skip
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._into, self._out = self._child.stdin, self._child.stdout
+        widen(self._into)
+        widen(self._out)
+        setup = Setup(
+            config.width, config.channels, config.hidden, min(items, ROWS), seed, config.device,
+            SLOT_MASK,
+        )  # fmt: skip
+        self._send("setup", setup)
+        self._answer()
+
+    def idle(self) -> bool:
+        """Has it rested long enough? It works for `share` of the time."""
+        return self._clock() >= self._rests_until
+
+    def begin(self, lesson: Lesson) -> None:
+        self._number = lesson.number
+        columns = [c.astype(kind).tobytes() for c, kind in zip(lesson[2:], LESSON, strict=True)]
+        self._send("learn", (lesson.number, lesson.steps, *columns))
+
+    def ready(self) -> bool:
+        return bool(select.select([self._out], [], [], 0)[0])
+
+    def finish(self) -> Publication:
+        made = decode(self._answer(), type=Taught)
+        rest = made.seconds * (1.0 / self._config.share - 1.0)
+        self._rests_until = self._clock() + rest
+        dense = Dense(**{name: array_of(packed) for name, packed in made.dense.items()})
+        return Publication(
+            self._number, dense, array_of(made.item), array_of(made.vector), array_of(made.bias),
+            made.loss, made.skipped,
+        )  # fmt: skip
+
+    def roll_back(self, number: int) -> None:
+        self._send("roll_back", number)
+        self._answer()
+
+    def close(self) -> None:
+        """End the child. One that ended before is fine."""
+        for pipe in (self._into, self._out):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        try:
+            self._child.wait(LAST_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def _send(self, method: str, arguments: Any) -> None:
+        try:
+            send(self._into, Call(method, msgspec.Raw(encode(arguments))))
+        except (OSError, ValueError):
+            raise self._lost(method) from None
+
+    def _answer(self) -> msgspec.Raw:
+        try:
+            answer = receive(self._out, Answer)
+        except (OSError, ValueError):
+            answer = None
+        if answer is None:
+            raise self._lost("its answer")
+        if answer.outcome is not Outcome.DONE:
+            raise TrainerLost(f"the encoder's trainer raised {decode(answer.value, type=str)}")
+        return answer.value
+
+    def _lost(self, at: str) -> TrainerLost:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(LAST_S)
+        return TrainerLost(
+            f"the encoder's trainer (process {self._child.pid}) ended at {at} "
+            f"(exit {self._child.poll()}): if it was killed, lower FRESHREC_MEMORY_MB, or set "
+            "FRESHREC_ENCODER=off"
+        )
