@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NAMES = ("auto", "cpu", "cuda", "mps")
 
@@ -22,7 +22,7 @@ class DeviceError(ValueError):
 class Device:
     """A device and how to bring arrays to it."""
 
-    torch: torch.device
+    torch: torch.device  # PyTorch's own
 
     @classmethod
     def named(cls, name: str = "auto") -> Device:
@@ -60,7 +60,7 @@ class Device:
         else:
             yield
 
-    def compiled(self, model: torch.nn.Module) -> Any:
+    def compiled(self, model: nn.Module) -> Any:
         """The model through torch.compile."""
         return torch.compile(model, dynamic=True)
 

@@ -37,9 +37,13 @@ class Replay:
     def __init__(self, size: int, reservoir: int, length: int, seed: int) -> None:
         self._size, self._length = size, length
         start = min(size, 4096)
-        self._ring = {name: np.zeros(start, kind) for name, kind in _FIELDS.items()}
+        self._ring: dict[str, np.ndarray] = {
+            name: np.zeros(start, kind) for name, kind in _FIELDS.items()
+        }
         self._last: dict[int, int] = {}  # by user: the number of the newest event
-        self._kept = {name: np.zeros((reservoir, length), kind) for name, kind in _KEPT.items()}
+        self._kept: dict[str, np.ndarray] = {
+            name: np.zeros((reservoir, length), kind) for name, kind in _KEPT.items()
+        }
         self._rng = np.random.default_rng(seed)
         self.events = 0  # ever
 
@@ -48,8 +52,9 @@ class Replay:
         ts: np.ndarray,
     ) -> None:  # fmt: skip
         """Add events (E,), in order."""
-        for at in range(0, len(user), 4096):
-            part = slice(at, at + 4096)
+        most = min(self._size, 4096)  # the ring must still hold what the reservoir samples
+        for at in range(0, len(user), most):
+            part = slice(at, at + most)
             self._append(user[part], item[part], kind[part], price[part], ts[part])
 
     def _append(self, user: np.ndarray, *columns: np.ndarray) -> None:

@@ -116,6 +116,27 @@ class Table:
         self.last = np.concatenate([self.last, np.zeros(rows - old, np.int64)])
         self._free += range(rows - 1, old - 1, -1)
 
+    def restore(self, state: dict[str, np.ndarray], keys: np.ndarray, slots: np.ndarray) -> None:
+        """Take over the rows of a checkpoint, empty before; see `Learner.restore`."""
+        wanted = np.flatnonzero(keys >= 0)[: self.rows]
+        while len(self.key) < len(wanted):
+            self._grow(min(2 * len(self.key), self.rows))
+        self._reach(int(slots[wanted].max(initial=0)) + 1)
+        for n in wanted.tolist():
+            self._give(self._free.pop(), int(keys[n]), int(slots[n]), 0)
+        rows = self.rows_of(keys[wanted], slots[wanted])
+        at = torch.from_numpy(rows).to(self.device)
+        for name in ("values", "mean", "square", "steps"):
+            theirs = torch.from_numpy(state[f"table.{name}"][wanted]).to(self.device)
+            getattr(self, name)[at] = theirs
+        self.count[rows] = state["table.count"][wanted]
+
+    def clear(self) -> None:
+        """Take all rows back."""
+        for slot, row in enumerate(self._row_of_slot.tolist()):
+            if row >= 0:
+                self._take_back(row, slot)
+
     def learn(self, rows: Tensor, slope: Tensor, rate: float) -> None:
         """One step of Adam (Kingma and Ba 2015) for these rows (N,) alone; slope: (N, D + 1)."""
         slow, fast = BETAS

@@ -7,15 +7,12 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from encoders.config import Shape, TrainingConfig
 from encoders.devices import Device
-from encoders.loss import sampled_softmax_loss, softmax_loss
-from encoders.model import SequenceModel
-from encoders.replay import Replay, Windows
-from encoders.table import BETAS, Table
+from encoders.learner import Learner
+from encoders.replay import Replay
 
 KEPT_LESSONS = 5  # that can be undone
 NOWHERE = -1e30  # bias of an item that lost its vector
@@ -44,7 +41,7 @@ class _Before(NamedTuple):
 
 
 class Trainer:
-    """Model, item table, optimiser and replay; one caller at a time.
+    """A learner and its replay; one caller at a time.
 
     slot_mask: what of an item's key is its slot, which is given to another item once it is free.
     """
@@ -52,15 +49,12 @@ class Trainer:
     def __init__(
         self, shape: Shape, config: TrainingConfig, device: Device, slot_mask: int = (1 << 24) - 1
     ) -> None:
-        torch.manual_seed(config.seed)
-        self.shape, self.config, self.device = shape, config, device
-        self._mask = slot_mask
-        self.model = SequenceModel(shape, config.dropout, config.sharpness).to(device.torch)
-        self._forward = device.compiled(self.model) if config.compiled else self.model
-        self.optimizer = torch.optim.Adam(self.model.parameters(), config.rate, betas=BETAS)
-        self.table = Table(config.rows, shape.width, device.torch, config.seed)
+        self.config, self.device = config, device
+        self.learner = Learner(shape, config, device)
+        self.model, self.table = self.learner.model, self.learner.table
+        self.optimizer = self.learner.optimizer
         self.replay = Replay(config.replay, config.reservoir, config.length + 1, config.seed)
-        self._rng = np.random.default_rng(config.seed + 1)
+        self._mask = slot_mask
         self._at = 0  # number of the last lesson
         self._touched: list[np.ndarray] = []
         self._undo: collections.deque[_Before] = collections.deque(maxlen=KEPT_LESSONS)
@@ -70,7 +64,7 @@ class Trainer:
         price: np.ndarray, ts: np.ndarray,
     ) -> Learned:  # fmt: skip
         """Take in events (E,) and train for some steps."""
-        keys = item.astype(np.int64)
+        keys, config = item.astype(np.int64), self.config
         first = self.replay.events
         self.replay.append(user, keys, kind, price, ts)
         lost = self.table.admit(keys, keys & self._mask, first)
@@ -80,85 +74,27 @@ class Trainer:
         losses, skipped = [], 0
         self.model.train()
         for _ in range(steps):
-            loss = self._step()
+            windows = self.replay.draw(config.sequences, config.recent, config.recency)
+            rows = self.table.rows_of(windows.item, windows.item & self._mask)
+            loss = self.learner.step(windows, rows, self._keep)
             if math.isfinite(loss):
                 losses.append(loss)
             else:
                 skipped += 1
         return self._learned(lost, losses, skipped)
 
-    # -- one step ----------------------------------------------------------------------------
-
-    def _step(self) -> float:
-        """Train on one mini-batch; the loss, nan when nothing could be learned from it."""
-        config = self.config
-        windows = self.replay.draw(config.sequences, config.recent, config.recency)
-        rows = self.table.rows_of(windows.item, windows.item & self._mask)
-        wanted = windows.valid[:, 1:] & (rows[:, 1:] >= 0) & windows.valid[:, :-1]
-        if not wanted.any():
-            return math.nan
-        used, negative, log_chance = self._choose(rows, rows[:, 1:][wanted])
-        values = self.table.values[self.device.take(used)].requires_grad_()
-        loss = self._loss(windows, rows, wanted, used, values, negative, log_chance)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        slope = values.grad
-        assert slope is not None
-        if not (torch.isfinite(loss) and torch.isfinite(norm) and slope.isfinite().all()):
-            return math.nan
-        self._keep(used)
-        self.optimizer.step()
-        self.table.learn(self.device.take(used), slope, config.rate)
-        self._touched.append(used)
-        return float(loss)
-
-    def _choose(
-        self, rows: np.ndarray, targets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Rows that the step uses; the negatives among them, and the log of their chances.
-
-        All rows when there are few items (no chances then); else half of the negatives are items
-        of the mini-batch, which come as often as they are taken, and half any items.
-        """
-        table, n = self.table, self.config.negatives
-        given = np.flatnonzero(table.key >= 0)
-        if len(given) <= 2 * n:
-            return given, given, None
-        picked = targets[self._rng.integers(0, len(targets), n // 2)]
-        uniform = given[self._rng.integers(0, len(given), n // 2)]
-        negative = np.unique(np.concatenate([picked, uniform]))
-        used = np.unique(np.concatenate([negative, rows[rows >= 0]]))
-        share = table.count[negative] / table.count[given].sum()
-        chance = n / 2 * (share + 1.0 / len(given))
-        return used, negative, np.log(np.minimum(chance, 1.0)).astype(np.float32)
-
-    def _loss(
-        self, windows: Windows, rows: np.ndarray, wanted: np.ndarray, used: np.ndarray,
-        values: Tensor, negative: np.ndarray, log_chance: np.ndarray | None,
-    ) -> Tensor:  # fmt: skip
-        take, place = self.device.take, np.zeros(len(self.table.key), np.int64)
-        place[used] = np.arange(len(used))
-        there = rows[:, :-1] >= 0
-        items = take(place[np.where(there, rows[:, :-1], used[0])])
-        vectors = values[:, :-1] * math.sqrt(self.shape.width)
-        known = take(there)
-        with self.device.autocast():
-            queries = self._forward(
-                vectors[items] * known[..., None],
-                take(windows.kind[:, :-1].astype(np.int64)),
-                take(windows.gap[:, :-1].astype(np.int64)),
-                take(windows.price[:, :-1].astype(np.int64)),
-                take(windows.gap[:, 1:].astype(np.int64)),
-                take(windows.valid[:, :-1]),
-            )[take(wanted)]
-            target = take(place[rows[:, 1:][wanted]])
-            if log_chance is None:
-                return softmax_loss(queries, values, target)
-            others, chance = take(place[negative]), take(log_chance)
-            return sampled_softmax_loss(queries, values, target, others, chance)
-
     # -- lessons -----------------------------------------------------------------------------
+
+    def restore(self, state: dict[str, np.ndarray], keys: np.ndarray) -> Learned:
+        """Start from a checkpoint, whose items, in order, have these keys here (below 0: none).
+
+        Raises ValueError when it is of another shape.
+        """
+        keys = keys.astype(np.int64)
+        self.learner.restore(state, keys, np.where(keys >= 0, keys & self._mask, -1))
+        self._touched = [np.flatnonzero(self.table.key >= 0)]
+        self._at = 1
+        return self._learned(np.zeros(0, np.int64), [], 0)
 
     def _learned(self, lost: np.ndarray, losses: list[float], skipped: int) -> Learned:
         rows = np.unique(np.concatenate(self._touched))
@@ -170,7 +106,7 @@ class Trainer:
         return Learned(
             self.model.dense(),
             np.concatenate([lost, self.table.key[rows]]).astype(np.int32),
-            np.concatenate([np.zeros((len(lost), self.shape.width), np.float32), vectors]),
+            np.concatenate([np.zeros((len(lost), self.table.width), np.float32), vectors]),
             np.concatenate([gone, bias]),
             float(np.mean(losses)) if losses else math.nan,
             skipped,
@@ -183,7 +119,8 @@ class Trainer:
         self._undo.append(_Before(number, self._at, model, optimizer, set(), []))
 
     def _keep(self, used: np.ndarray) -> None:
-        """Keep those of these rows that the lesson has not changed yet."""
+        """Keep those of these rows that the lesson has not changed yet, as they are."""
+        self._touched.append(used)
         before, table = self._undo[-1], self.table
         new = np.array([row for row in used.tolist() if row not in before.kept], np.int64)
         if len(new):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from online.events import Delivery, Event, Item
 from online.step import Metric, Reject, Slate, Step
@@ -70,6 +72,18 @@ METRICS = (
     "version",
     "written_ms",
 )
+VECTORS = (
+    "vector",
+    "encoder",
+    "ts",
+    "broker_id",
+    "topic",
+    "partition",
+    "offset",
+    "produced_ms",
+    "version",
+    "written_ms",
+)
 ITEMS = (
     "item_id",
     "title",
@@ -100,7 +114,10 @@ DEAD_LETTERS = (
     "written_ms",
 )
 
-TABLES = ("events", "slates", "recommendations", "metrics", "dead_letters")  # rows of a step
+TABLES = (
+    "events", "slates", "recommendations", "metrics", "dead_letters", "user_vectors",
+    "item_vectors",
+)  # rows of a step  # fmt: skip
 _OFFSETS = 1 << 22
 _LAST_MS = (1 << 42) - 1  # the year 2109
 _MAX_RAW = 1 << 20  # bytes kept of a dead letter
@@ -222,6 +239,18 @@ def _slate(s: Slate, broker_id: str, written_ms: int) -> Row:
     )  # fmt: skip
 
 
+def _vectors(table: str, step: Step, batch: BatchId, written_ms: int) -> list[Row]:
+    return [
+        (
+            v.id, np.frombuffer(v.values, "<f4").tolist(), v.encoder, v.ts, batch.broker_id,
+            v.topic, v.partition, v.offset, v.produced_ms, version(v.produced_ms, v.offset),
+            written_ms,
+        )
+        for v in step.vectors
+        if v.table == table
+    ]  # fmt: skip
+
+
 def _metrics(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
     if not step.metrics:
         return []
@@ -263,4 +292,6 @@ _OF_STEPS: dict[str, tuple[Sequence[str], Callable[[Step, BatchId, int], list[Ro
     "slates": (SLATES, _slates),
     "recommendations": (SLATES, _slates),
     "metrics": (METRICS, _metrics),
+    "user_vectors": (("user_id", *VECTORS), partial(_vectors, "user_vectors")),
+    "item_vectors": (("item_id", *VECTORS), partial(_vectors, "item_vectors")),
 }

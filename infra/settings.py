@@ -51,6 +51,7 @@ class Settings:
     encoder_from: Path | None = None  # checkpoint that it starts from
     encoder_mb: int = 64  # for users' states
     encoder_share: float = 0.25  # of the time of one processor (or GPU) that it may learn
+    vectors: bool = True  # write users' and items' vectors to the warehouse
     device: str = "auto"
     memory_mb: int = 2048
     recover_events: int = 200_000  # journalled events that a start learns again
@@ -209,6 +210,7 @@ KEYS: tuple[Key, ...] = (
         "FRESHREC_ENCODER_SHARE", ("encoder_share",), _share,
         "share of one processor's (or GPU's) time that the encoder may learn",
     ),
+    Key("FRESHREC_VECTORS", ("vectors",), _switch, "write users' and items' vectors too"),
     Key(
         "FRESHREC_DEVICE", ("device",), _one_of("auto", "cpu", "cuda", "mps"),
         "where the encoder learns",

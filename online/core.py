@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,12 @@ from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
 from online.quality import Quality
-from online.sequence import price_bucket
+from online.sequence import item_vectors, price_bucket
 from online.slates import AT_ONCE, SlateMaker
 from online.slots import hash64, hashes
-from online.step import PastEvent, Recommendation, Reject, Slate, Step
+from online.step import PastEvent, Recommendation, Reject, Slate, Step, Vector
 from online.tables import PAGE, TICK
-from online.teaching import EncoderConfig, Teaching, Trainer
+from online.teaching import EncoderConfig, Rehearsal, Teaching, Trainer, rebuilt
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
 _KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
@@ -88,6 +88,19 @@ class Recommender:
         """Never show these again, until they are announced again."""
         for item_id in item_ids:
             self._memory.withdraw(item_id)
+
+    def start_encoder(self, item_ids: Sequence[str]) -> None:
+        """Serve the trainer's checkpoint from now on; item_ids: its items, in order.
+
+        They take slots, as far as there is room, but are not recommended before they are known.
+        """
+        assert self._teaching is not None, "there is no trainer"
+        room = self.config.memory.items - len(self._memory.items)
+        keys = np.full(len(item_ids), -1, np.int64)
+        for n, item_id in enumerate(item_ids[:room]):
+            self._memory.make_room(items=1)
+            keys[n] = self._memory.tables.key[self._memory.take_item(item_id)]
+        self._teaching.start(self._memory.sequences, keys, self._nearest.publish)
 
     # -- histories ---------------------------------------------------------------------------
 
@@ -268,6 +281,22 @@ class Recommender:
                     recommendations=recommendations,
                 )
             )
+        if self.config.encoder.vectors and self._teaching is not None and self._teaching.version:
+            self._add_vectors(self._teaching.version, due, step)
+
+    def _add_vectors(self, version: int, due: list[Delivery], step: Step) -> None:
+        """The vectors of the users who get a slate, and of the items that the batch moved."""
+        users = zip(due, self._slates.queries, strict=True)
+        rows = [("user_vectors", d.event.user_id, values, d) for d, values in users if values]
+        newest = {_item(d.event): d for d in step.accepted if d.event.type in INTERACTIONS}
+        slots = np.array([self._memory.items.get(item) for item in newest], np.int64)
+        values = item_vectors(self._memory.sequences, slots)
+        some = zip(newest.items(), values, strict=True)
+        rows += [("item_vectors", item, vector, d) for (item, d), vector in some if vector]
+        step.vectors += [
+            Vector(table, name, vector, version, d.event.ts, d.produced_ms, *d[1:4])
+            for table, name, vector, d in rows
+        ]
 
     def recommend(
         self, user_id: str, now_ms: int, k: int | None = None
@@ -294,13 +323,28 @@ class Recommender:
             "items": len(self._memory.items),
             "drifts": self._contest.drifts,
             **{f"weight_{ranker.name}": weight for ranker, weight in weights},
+            **self._encoder_figures(),
+        }
+
+    def _encoder_figures(self) -> dict[str, Any]:
+        teaching = self._teaching
+        if teaching is None:
+            return {}
+        return {
+            "encoder_version": teaching.version,
+            "encoder_hr@10": teaching.hit_rate,
+            "encoder_rollbacks": teaching.rollbacks,
+            "encoder_rebuilt": rebuilt(self._memory.sequences)[0],
         }
 
     def warm_up(self) -> None:
         """Compile everything now: about a minute the first time, then kept on disk."""
         small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
-        config = RecommenderConfig(memory=small, block=2, exclude_seen=self.config.exclude_seen)
-        core = Recommender(config)
+        encoder = EncoderConfig(width=4, channels=4, hidden=4, every=8)
+        config = RecommenderConfig(
+            memory=small, block=2, exclude_seen=self.config.exclude_seen, encoder=encoder
+        )
+        core = Recommender(config, Rehearsal(encoder))
         core.announce([Item(item_id="0", title="zero")])
         past = PastEvent("e", "click", "0", 0)
         core.restore({"0": [past], "1": [past]})

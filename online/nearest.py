@@ -121,10 +121,11 @@ class Nearest:
     def look(
         self, t: Tables, s: Scratch, q: Sequences, items: int, user: np.ndarray, ts: np.ndarray,
         exclude_seen: bool,
-    ) -> None:  # fmt: skip
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Find what is nearest to users (n,), at most `at_once`, at their moments.
 
-        items: slots in use.
+        items: slots in use. Returns the users' queries (n, D) and the rows of their states (n,),
+        -1 for those of whom nothing is known.
         """
         query = np.zeros((len(user), q.vector.shape[1]), np.float32)
         rows = ask_all(t, s, q, user, ts, query)
@@ -136,6 +137,7 @@ class Nearest:
             products = np.zeros((len(user), 0), np.float32)
             found = self._index.search(query, SPARE * NEAR)
         keep_nearest(t, s, q, user, rows, found, products, exact, exclude_seen)
+        return query, rows
 
     def _multiply(self, q: Sequences, query: np.ndarray, items: int) -> np.ndarray:
         """Each user's is a product of its own: its bits do not depend on who else is asked for."""

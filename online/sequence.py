@@ -26,7 +26,7 @@ from online.features import Scratch
 
 GAPS, KINDS, PRICES = 32, len(EVENT_TYPES), 16
 NEAR = 32  # nearest items kept of each user
-NOWHERE = np.float32(-1e30)  # bias of an item that has no vector
+NOWHERE = float(np.float32(-1e30))  # bias of an item that has no vector
 
 
 class Dense(NamedTuple):
@@ -319,6 +319,14 @@ def ask(q: Sequences, s: Scratch, user: int, length: int, ts: int, out: np.ndarr
         gap_bucket(ts - s.ts[0]), out,
     )  # fmt: skip
     return row
+
+
+def item_vectors(q: Sequences, slots: np.ndarray) -> list[bytes]:
+    """Direction and bias of each item (N,), D + 1 numbers; b"" for one without a vector."""
+    there = (slots >= 0) & (q.bias[slots] != NOWHERE)
+    directions = q.vector[slots] * q.inverse[slots, None]
+    both = np.concatenate([directions, q.bias[slots, None]], axis=1)
+    return [row.tobytes() if have else b"" for row, have in zip(both, there, strict=True)]
 
 
 def publish(

@@ -39,10 +39,12 @@ class SlateMaker:
         self._k = k
         self._exclude_seen = exclude_seen
         self._lists = new_lists(AT_ONCE)
+        self.queries: list[bytes] = []  # vectors of those last asked for, in order; b"" none
 
     def make(self, asked: list[Asked], k: int | None = None) -> list[tuple[Recommendation, ...]]:
         """One slate of at most k for each of the asked, in order."""
         found = []
+        self.queries = []
         for at in range(0, len(asked), AT_ONCE):
             found += self._make(asked[at : at + AT_ONCE], k or self._k)
         return found
@@ -66,16 +68,25 @@ class SlateMaker:
         """Bounds (L + 1,) and scores (N,) of the users' lists, which lie in `self._lists`."""
         memory, lists = self._memory, self._lists
         if known(memory.sequences):
-            self._nearest.look(
+            query, rows = self._nearest.look(
                 memory.tables, memory.scratch, memory.sequences, memory.items.rows, users, ts,
                 self._exclude_seen,
             )  # fmt: skip
+            self._note(query, rows)
         add_lists(
             memory.tables, memory.scratch, memory.sequences, lists, users, ts, hashes(sessions),
             self._exclude_seen,
         )  # fmt: skip
         start = lists.start[: len(users) + 1]
         return start, self._contest.predict(lists.x[: start[-1]], start)
+
+    def _note(self, query: np.ndarray, rows: np.ndarray) -> None:
+        """Keep the queries as vectors: the 1 at the end meets the items' biases."""
+        with_one = np.concatenate([query, np.ones((len(query), 1), np.float32)], axis=1)
+        self.queries += [
+            vector.tobytes() if row >= 0 else b""
+            for vector, row in zip(with_one, rows, strict=True)
+        ]
 
     def _sources(self, rows: np.ndarray) -> np.ndarray:
         """The source that adds most to the score of each row, (R,); popularity if none adds."""

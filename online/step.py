@@ -77,6 +77,23 @@ class Slate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     recommendations: tuple[Recommendation, ...]
 
 
+class Vector(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A user's or an item's vector as it was after an event.
+
+    The product of a user's with an item's is the score that the sequence encoder gives.
+    """
+
+    table: str  # "user_vectors" or "item_vectors"
+    id: str
+    values: bytes  # f4: a user's query and 1, or an item's direction and its bias
+    encoder: int  # version of the weights
+    ts: int  # of the event, as are these
+    produced_ms: int
+    topic: str
+    partition: int
+    offset: int
+
+
 class Reject(NamedTuple):
     delivery: Delivery
     reason: str  # starts with a code: "invalid: …", "too_late: …", "full: …"
@@ -101,6 +118,7 @@ class Step:
     rejects: list[Reject] = field(default_factory=list)  # go to dead letters
     duplicates: int = 0  # already in the history: dropped and counted
     metrics: list[Metric] = field(default_factory=list)
+    vectors: list[Vector] = field(default_factory=list)  # of the batch's users and items
     ranks: list[tuple[Delivery, float]] = field(
         default_factory=list
     )  # of each target; inf: unknown

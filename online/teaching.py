@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from online.sequence import NOWHERE, Dense, Sequences, publish
+from online.sequence import ADVANCED, NOWHERE, REBUILT, Dense, Sequences, new_dense, publish
 from online.step import Metric
 from online.tables import SLOT_MASK
 
@@ -39,8 +39,10 @@ class EncoderConfig:
     steps: float = 0.008  # training steps for each event
     overlap: bool = True  # weights serve a lesson later, which lets training run meanwhile
     wait: bool = True  # for the trainer at each turn; live nobody waits
+    start: str = ""  # folder of a checkpoint to start from
     share: float = 0.25  # of the trainer's time, live: it rests between lessons
     device: str = "auto"  # auto, cpu, cuda or mps: where training runs
+    vectors: bool = True  # users' and items' vectors are part of what is written
     until: int = 0  # events after which nothing is learned any more; 0: no end
 
     def __post_init__(self) -> None:
@@ -108,9 +110,49 @@ class Trainer(Protocol):
         """Wait for its end."""
         ...
 
+    def start(self, keys: Array) -> Publication:
+        """Go on from the checkpoint, whose items, in order, have these keys here."""
+        ...
+
     def roll_back(self, number: int) -> None:
         """Be again as after that lesson: one of the last UNDO + 2."""
         ...
+
+
+class Rehearsal:
+    """A trainer that learns nothing, for compiling and tests: every item has the same vector."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self._config = config
+        self._lesson: Lesson | None = None
+
+    def idle(self) -> bool:
+        return True
+
+    def begin(self, lesson: Lesson) -> None:
+        self._lesson = lesson
+
+    def ready(self) -> bool:
+        return True
+
+    def finish(self) -> Publication:
+        assert self._lesson is not None
+        return self._made(self._lesson.number, self._lesson.item)
+
+    def start(self, keys: Array) -> Publication:
+        return self._made(1, keys[keys >= 0])
+
+    def roll_back(self, number: int) -> None:
+        pass
+
+    def _made(self, number: int, keys: Array) -> Publication:
+        c, items = self._config, np.unique(keys).astype(np.int32)
+        dense = new_dense(c.width, c.channels, c.hidden)
+        for weights in dense:
+            weights[:] = 0.5
+        vectors = np.ones((len(items), c.width), np.float32)
+        bias = np.zeros(len(items), np.float32)
+        return Publication(number, dense, items, vectors, bias, float("nan"), 0)
 
 
 class Guard:
@@ -182,6 +224,18 @@ class Teaching:
             self._events.append(columns)
             self._waiting += len(columns[0])
 
+    def start(self, q: Sequences, keys: Array, changed: Changed) -> None:
+        """Serve, from the beginning, what the trainer's checkpoint holds.
+
+        keys: (N,) of its items in order, below 0 for one that has no slot.
+        """
+        made = self._trainer.start(keys)
+        self._begun = self.version = made.number
+        self._serial += 1
+        slots = made.item & SLOT_MASK
+        publish(q, self._serial, made.dense, slots, made.vector, made.bias)
+        changed(q, slots)
+
     def turn(self, q: Sequences, key: Array, ts: int, changed: Changed) -> list[Metric]:
         """Activate what is ready and begin the next lesson. key: (I,) the items' current keys;
         changed: is told the slots whose vectors are new."""
@@ -220,6 +274,7 @@ class Teaching:
         figures = [
             Metric("encoder_version", made.number, len(slots), ts),
             Metric("encoder_hr@10", self.hit_rate, self._guard.targets, ts),
+            Metric("encoder_rebuilt", *rebuilt(q), ts),
         ]
         if made.skipped:
             figures.append(Metric("encoder_skipped_steps", made.skipped, made.skipped, ts))
@@ -262,6 +317,13 @@ class Teaching:
         self._trainer.roll_back(self.version)
         self.rollbacks += 1
         return [Metric("encoder_rollback", self.version, bad, ts)]
+
+
+def rebuilt(q: Sequences) -> tuple[float, int]:
+    """Of the times that a state was needed or moved, the share when it was made anew; and how many
+    times that were."""
+    advanced, anew = int(q.counts[ADVANCED]), int(q.counts[REBUILT])
+    return anew / max(advanced + anew, 1), advanced + anew
 
 
 def _finite(made: Publication) -> bool:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from encoders.index import ApproximateIndex
+from infra.checkpoint import CheckpointError, read_about
 from online.core import Recommender, RecommenderConfig
+from online.teaching import EncoderConfig
 from streams.trainer_process import TrainerProcess
 
 
 def make_core(config: RecommenderConfig) -> Recommender:
-    """A recommender, and the trainer of its sequence encoder if that is on."""
-    if not config.encoder.on:
+    """A recommender, and the trainer of its sequence encoder if that is on.
+
+    Raises CheckpointError when the encoder cannot start from the checkpoint that is configured.
+    """
+    encoder = config.encoder
+    if not encoder.on:
         return Recommender(config)
-    return Recommender(config, TrainerProcess(config.encoder, config.memory.items, config.seed))
+    items = _items_of(encoder)
+    trainer = TrainerProcess(encoder, config.memory.items, config.seed)
+    core = Recommender(config, trainer, ApproximateIndex(encoder.width))
+    if items:
+        core.start_encoder(items)
+    return core
+
+
+def _items_of(encoder: EncoderConfig) -> list[str]:
+    """The items of the checkpoint to start from; none without one."""
+    if not encoder.start:
+        return []
+    about = read_about(Path(encoder.start))
+    theirs = about.width, about.channels, about.hidden
+    ours = encoder.width, encoder.channels, encoder.hidden
+    if theirs != ours:
+        raise CheckpointError(
+            f"the checkpoint {encoder.start} has width, channels, hidden {theirs}, this encoder "
+            f"{ours}: train it anew, or set encoder.width, encoder.channels and encoder.hidden"
+        )
+    return about.items

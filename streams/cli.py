@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from streams.commands import backtest, bench, check, demo, produce, query, run
+from streams.commands import backtest, bench, check, compare, demo, produce, query, run, train
 from streams.commands.common import Failure, UsageFault
 
 # by name: importing the modules that define them would make every command slow to start
-USAGE = {"LogError", "ConfigError", "SettingsError"}
+USAGE = {"LogError", "ConfigError", "SettingsError", "DeviceError"}
 FAILURES = {"WarehouseError", "BrokerError", "BrokerUnreachable", "SqlError", "PlotError",
-            "BenchError"}  # fmt: skip
+            "BenchError", "CheckpointError", "TrainingError"}  # fmt: skip
 
 app = typer.Typer(
     name="freshrec",
@@ -53,7 +53,7 @@ def freshrec(
 
 for command in (
     demo.demo, run.up, produce.produce, query.recommend, query.query, backtest.backtest,
-    check.check, run.worker, run.migrate,
+    compare.compare, train.train, check.check, run.worker, run.migrate,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench.bench, name="bench")

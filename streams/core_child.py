@@ -96,6 +96,7 @@ class CoreServer:
             step.duplicates,
             step.slates,
             step.metrics,
+            step.vectors,
             self._core.quality(),
         )
 

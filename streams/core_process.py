@@ -164,6 +164,7 @@ class CoreProcess:
             rejects=[Reject(batch[n], reason) for n, reason in done.rejects],
             duplicates=done.duplicates,
             metrics=done.metrics,
+            vectors=done.vectors,
         )
 
     def _ask(self, method: str, kind: type[T], arguments: Any = None) -> T:

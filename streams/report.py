@@ -200,3 +200,20 @@ def plot_soak(report: dict[str, Any], path: Path) -> None:
     for axes in (memory, speed):
         axes.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def plot_training(report: dict[str, Any], path: Path) -> None:
+    """Loss and validation NDCG@10 by epoch. Raises PlotError without matplotlib."""
+    figure, (loss, quality) = new_figure(rows=2)
+    every = report["epochs"]
+    loss.plot([e["epoch"] for e in every], [e["loss"] for e in every], marker=".")
+    loss.set(ylabel="training loss")
+    loss.set_title(f"{report['log']}: {report['protocol']}")
+    scored = [e for e in every if "ndcg@10" in e]
+    quality.plot([e["epoch"] for e in scored], [e["ndcg@10"] for e in scored], marker=".")
+    quality.axvline(report["best_epoch"], color="tab:green", linestyle="--", label="kept")
+    quality.set(xlabel="epoch", ylabel="validation NDCG@10", ylim=(0, None))
+    quality.legend()
+    for axes in (loss, quality):
+        axes.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -6,16 +6,18 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any
+from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 
 from encoders.config import Shape, TrainingConfig
 from encoders.devices import Device
-from encoders.trainer import Trainer
+from encoders.trainer import Learned, Trainer
+from infra.checkpoint import read_checkpoint
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
-from streams.trainer_protocol import Setup, pack, unpack
+from streams.trainer_protocol import Setup, Taught, pack, unpack
 
 LAST = 19  # niceness: what serves goes first, always
 
@@ -39,25 +41,29 @@ class TrainerServer:
         training = TrainingConfig(rows=setup.rows, seed=setup.seed)
         self._trainer = Trainer(shape, training, Device.named(setup.device), setup.slot_mask)
 
-    def on_learn(self, raw: msgspec.Raw) -> dict[str, Any]:
+    def on_learn(self, raw: msgspec.Raw) -> Taught:
         number, steps, *columns = decode(
             raw, type=tuple[int, int, bytes, bytes, bytes, bytes, bytes]
         )
         started = time.perf_counter()
         user, item, kind, price, ts = unpack(columns)
         learned = self._trainer.learn(number, steps, user, item, kind, price, ts)
-        return {
-            "dense": {name: pack(array) for name, array in learned.dense.items()},
-            "item": pack(learned.item),
-            "vector": pack(learned.vector),
-            "bias": pack(learned.bias),
-            "loss": learned.loss,
-            "skipped": learned.skipped,
-            "seconds": time.perf_counter() - started,
-        }
+        return _taught(learned, time.perf_counter() - started)
+
+    def on_start(self, raw: msgspec.Raw) -> Taught:
+        """Restore a checkpoint: its folder, and the keys of its items."""
+        folder, keys = decode(raw, type=tuple[str, bytes])
+        _, tensors = read_checkpoint(Path(folder))
+        return _taught(self._trainer.restore(tensors, np.frombuffer(keys, np.int64)), 0.0)
 
     def on_roll_back(self, raw: msgspec.Raw) -> None:
         self._trainer.roll_back(decode(raw, type=int))
+
+
+def _taught(learned: Learned, seconds: float) -> Taught:
+    dense = {name: pack(array) for name, array in learned.dense.items()}
+    arrays = (pack(learned.item), pack(learned.vector), pack(learned.bias))
+    return Taught(dense, *arrays, learned.loss, learned.skipped, seconds)
 
 
 def serve() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from infra.children import end_with_parent
 from online.sequence import Dense
@@ -85,6 +86,14 @@ class TrainerProcess:
         made = decode(self._answer(), type=Taught)
         rest = made.seconds * (1.0 / self._config.share - 1.0)
         self._rests_until = self._clock() + rest
+        return self._published(made)
+
+    def start(self, keys: np.ndarray) -> Publication:
+        self._number = 1
+        self._send("start", (self._config.start, keys.astype(np.int64).tobytes()))
+        return self._published(decode(self._answer(), type=Taught))
+
+    def _published(self, made: Taught) -> Publication:
         dense = Dense(**{name: array_of(packed) for name, packed in made.dense.items()})
         return Publication(
             self._number, dense, array_of(made.item), array_of(made.vector), array_of(made.bias),

@@ -274,6 +274,8 @@ def _config(settings: Settings) -> RecommenderConfig:
             states_mb=settings.encoder_mb,
             share=settings.encoder_share,
             device=settings.device,
+            vectors=settings.vectors,
+            start=str(settings.encoder_from or ""),
             wait=False,
         ),
     )

@@ -20,7 +20,7 @@ from streams.producer import Producer
 
 # the journal first, then what people wait for; what is only kept or counted may come later
 SOON = ("events", "items", "recommendations")
-LATER = ("slates", "metrics", "dead_letters")
+LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors")
 
 _encoder = msgspec.json.Encoder()
 

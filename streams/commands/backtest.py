@@ -16,6 +16,7 @@ from streams.commands.common import (
     pairs,
     progress_bar,
     reading_of,
+    refuse_output,
     refuse_unwritable,
     screen,
     write_json,
@@ -56,7 +57,7 @@ def backtest(
     ] = None,
     ranks: Annotated[
         Path | None,
-        typer.Option(metavar="OUT", help="Write every target's rank there (Parquet)."),
+        typer.Option(metavar="OUT", help="Write every target's rank there (Parquet), for compare."),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Draw the curve there (PNG).")
@@ -85,6 +86,7 @@ def backtest(
     from streams.logfile import EventLog, ItemFile
     from streams.options import recommender_config
     from streams.ranks import Ranks
+    from streams.targets import Targets
 
     refuse_unwritable(json_out, ranks, plot)
     if compare is not None and not compare.is_file():
@@ -103,10 +105,13 @@ def backtest(
             "batch": batch, "limit": limit, "shuffle_ties": shuffle_ties, "log": log.name,
             "items": items.name if items else None,
         }  # fmt: skip
-        kept = Ranks() if ranks or compare else None
+        kept = Targets() if ranks else Ranks() if compare else None
         report = _replay(events, catalogue, chosen, settings, kept)
     if kept is not None and ranks is not None:
-        kept.write(ranks)
+        try:
+            kept.write(ranks)
+        except OSError as e:
+            refuse_output(ranks, e)
     _deliver(report, kept, json_out, plot, compare)
     written = [str(p) for p in (json_out, ranks, plot) if p is not None]
     if written:

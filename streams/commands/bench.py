@@ -1,4 +1,4 @@
-"""`freshrec bench`: speed, freshness and memory, beside their limits."""
+"""`freshrec bench`: speed, freshness, memory and the encoder, beside their limits."""
 
 from __future__ import annotations
 
@@ -127,6 +127,43 @@ def soak(
         raise Failure(
             f"the worker used {report['peak_rss_mb']:,.0f} MB; FRESHREC_MEMORY_MB allows"
             f" {report['bound_mb']:,}"
+        )
+
+
+@bench.command()
+def encoder(
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="What computes: auto, cpu, cuda or mps.")
+    ] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.01, help="For each figure.")] = 3.0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Encode and train through torch.compile.")
+    ] = False,
+    json_out: JsonOut = None,
+) -> None:
+    """The sequence encoder: serving, training and the index, beside what the device can do.
+
+    The limits: matrix products on the same device, 8 ms for one event more of 256 users, and 1e-4
+    between the queries of the core's form of the encoder and PyTorch's. The core serves from the
+    processor, whatever the device.
+
+    The exit code is 1 if the forms differ by more.
+
+    [dim]freshrec bench encoder --json encoder.json[/dim]
+    """
+    refuse_unwritable(json_out)
+    from streams.bench.encoder import run
+    from streams.bench.encoder_work import EncoderPlan
+    from streams.encoder_report import encoder_tables
+
+    with _progress("parts") as say:
+        report = run(EncoderPlan(device, seconds, compiled), say)
+    _deliver(report, json_out, encoder_tables(report))
+    apart = report["differences"]
+    if not apart["largest"] <= apart["limit"]:
+        raise Failure(
+            f"the forms of the encoder differ by {apart['largest']:.1e}; {apart['limit']:.0e}"
+            " is allowed"
         )
 
 
