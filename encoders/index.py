@@ -41,11 +41,11 @@ class _Graph:
     """Nodes, each at the place that an item had when it was added."""
 
     def __init__(self, width: int, config: IndexConfig, slots: int) -> None:
-        # bfloat16: half the memory, and no less is found, since the ranking is done elsewhere;
-        # a table of keys would only make some additions slow: it is made anew as it grows
+        # bfloat16 takes half the memory, and as many are found: the ranking is not by these. Keys
+        # are not looked up, but without a table for that usearch before 2.26.1 broke its memory.
         self._hnsw = HNSW(
             ndim=width, metric="ip", dtype="bf16", connectivity=config.links,
-            expansion_add=config.adding, enable_key_lookups=False,
+            expansion_add=config.adding,
         )  # fmt: skip
         self._node = np.full(slots, -1, np.int32)  # of the item in each slot, -1 none
         self._slot = np.full(1024, -1, np.int32)  # of the item of each node, -1 dead
@@ -197,7 +197,7 @@ class ApproximateIndex:
         too_many = config.dead * self._graph.living + config.at_once
         if self._next is None and self._graph.dead > too_many:
             self._next, self._cursor = _Graph(self._width, config, len(self._now)), 0
-        if self._next is not None:
+        if self._next is not None and left:
             left -= self._take_over(self._next, left - left // 4 if self.waiting else left)
         graphs = self._graphs()
         slots = self._waiting[: left // len(graphs)]

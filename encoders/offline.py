@@ -17,7 +17,6 @@ from encoders.loss import logits
 from encoders.replay import Windows, gap_buckets
 
 EVALUATED_AT_ONCE = 512
-MIXED = 16  # mini-batches' worth of sequences that are sorted by length
 SLOWEST = 0.05  # of the learning rate, in the last epoch
 
 
@@ -112,21 +111,10 @@ class OfflineTraining:
         done = number / max(self.config.epochs, 1)
         self.learner.slowed = max(1.0 - done, SLOWEST)
         self.learner.model.train()
-        for part in self._batches():
-            user, end = self._ends[part].T
+        order, size = self._rng.permutation(len(self._ends)), self.config.training.sequences
+        for at in range(0, len(order), size):  # mini-batches of one length learned worse
+            user, end = self._ends[order[at : at + size]].T
             yield self.learner.step(*self.windows(user, end))
-
-    def _batches(self) -> list[np.ndarray]:
-        """Mini-batches of sequences of about the same length, so that few places stay empty."""
-        size = self.config.training.sequences
-        order = self._rng.permutation(len(self._ends))
-        length = np.minimum(self._ends[:, 1], self.config.training.length)
-        parts: list[np.ndarray] = []
-        for at in range(0, len(order), size * MIXED):
-            some = order[at : at + size * MIXED]
-            some = some[np.argsort(length[some], kind="stable")]
-            parts += [some[n : n + size] for n in range(0, len(some), size)]
-        return [parts[n] for n in self._rng.permutation(len(parts))]
 
     @torch.no_grad()
     def evaluate(self, back: int) -> Score:

@@ -14,7 +14,7 @@ from encoders.devices import Device
 from encoders.learner import Learner
 from encoders.replay import Replay
 
-KEPT_LESSONS = 5  # that can be undone
+KEPT_LESSONS = 8  # that can be undone
 NOWHERE = -1e30  # bias of an item that lost its vector
 
 

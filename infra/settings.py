@@ -129,7 +129,9 @@ def _share(text: str) -> tuple[float]:
     return (share,)
 
 
-def _checkpoint(text: str) -> tuple[Path]:
+def _checkpoint(text: str) -> tuple[Path | None]:
+    if text == "none":
+        return (None,)
     folder = Path(text).expanduser()
     if not folder.is_dir():
         raise ValueError("is no folder: name one that `freshrec train --out` wrote")

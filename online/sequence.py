@@ -128,7 +128,7 @@ def rows_within(megabytes: float, channels: int) -> int:
     """How many users' states fit into that many MB (2^20).
 
     >>> rows_within(1, 96)
-    1970
+    1967
     """
     return max(int(megabytes * 2**20 / (4 * channels + BYTES_OF_A_USER)), 1)
 

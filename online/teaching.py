@@ -24,7 +24,7 @@ from online.tables import SLOT_MASK
 
 Array = np.ndarray
 Changed = Callable[[Sequences, Array], None]
-UNDO = 3  # activations that a fall of quality takes back
+UNDO = 6  # activations that a fall of quality takes back
 
 
 @dataclass(frozen=True)
@@ -163,17 +163,18 @@ class Guard:
     """
 
     FALL, SURPRISE = 0.5, 4.0  # share of what is usual, and by how many standard deviations
-    FAST, SLOW = 1.0 / 1_000, 1.0 / 10_000  # what is forgotten of the past at each target
 
-    def __init__(self) -> None:
+    def __init__(self, every: int) -> None:
+        """every: events in a lesson. "Now" is about two lessons, "usual" ten times as long."""
+        self._now, self._usual = 0.5 / every, 0.05 / every  # what each target makes forget
         self._fast, self._slow = np.zeros(2), np.zeros(2)  # hits: the encoder's, the system's
         self.targets = 0
         self.hits = 0
 
     def saw(self, encoder: bool, system: bool) -> None:
         new = np.array([encoder, system], float)
-        self._fast += new - self.FAST * self._fast
-        self._slow += new - self.SLOW * self._slow
+        self._fast += new - self._now * self._fast
+        self._slow += new - self._usual * self._slow
         self.targets += 1
         self.hits += encoder
 
@@ -186,7 +187,7 @@ class Guard:
 
     def reset(self) -> None:
         """The weights are others now: watch on as if all were as usual."""
-        self._fast = self._slow * self.SLOW / self.FAST
+        self._fast = self._slow * self._usual / self._now
 
 
 class Teaching:
@@ -195,7 +196,7 @@ class Teaching:
     def __init__(self, config: EncoderConfig, trainer: Trainer) -> None:
         self._config = config
         self._trainer = trainer
-        self._guard = Guard()
+        self._guard = Guard(config.every)
         self._events: list[tuple[Array, ...]] = []
         self._waiting = 0  # events in them
         self._begun = 0  # number of the newest lesson

@@ -102,6 +102,7 @@ def test_what_vanished_is_never_found() -> None:
         back = rng.integers(0, 1_500, 5)
         gone[back] = False
         bias[back] = 0.0
+        assert index.search(np.zeros((0, WIDTH), np.float32), 64).shape == (0, 64)
         index.update(back, vectors[back], bias[back])
         found = index.search(wishes(vectors, 4, rng), 64)
         assert not gone[found[found >= 0]].any()

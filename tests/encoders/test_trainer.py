@@ -44,17 +44,17 @@ def test_the_same_lessons_make_the_same_weights() -> None:
 
 
 def test_it_can_be_again_as_it_was_some_lessons_ago() -> None:
-    trainer, events = small_trainer(), walk(2_000)
+    trainer, events = small_trainer(), walk(3_000)
     taught = lessons(trainer, events)
     states: dict[int, dict[str, np.ndarray]] = {}
-    for number in range(1, 8):
+    for number in range(1, 12):
         next(taught)
         states[number] = {n: a.copy() for n, a in trainer.learner.state().items()}
-    trainer.roll_back(4)
+    trainer.roll_back(5)
     for name, array in trainer.learner.state().items():
         if name != "table.count":  # events were counted: they did happen
-            assert np.array_equal(array, states[4][name]), name
-    after = trainer.learn(8, 10, *(c[1_750:] for c in events))
+            assert np.array_equal(array, states[5][name]), name
+    after = trainer.learn(12, 10, *(c[2_750:] for c in events))
     assert np.isfinite(after.loss)
     with pytest.raises(ValueError, match="lesson 1 cannot be returned to"):
         trainer.roll_back(1)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from online.core import Recommender, RecommenderConfig
 from online.events import Delivery
 from online.memory import MemoryConfig
 from online.step import Step
+from online.teaching import EncoderConfig
 
 SMALL = RecommenderConfig(
-    memory=MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
+    memory=MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64),
+    encoder=EncoderConfig(on=False),  # a second for each start
 )
+LEARNS = replace(SMALL, encoder=EncoderConfig(every=40, steps=0.1))
 TOUCHY = "tests.streams.cores:Touchy"
 FORGETFUL = "tests.streams.cores:Forgetful"
 BABBLING = "tests.streams.cores:Babbling"

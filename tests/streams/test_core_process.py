@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from online.core import Recommender
 from online.events import Delivery, Item
 from online.step import PastEvent, Step
+from streams.assembly import make_core
 from streams.core_process import CoreLost, CoreProcess, CoreRaised
-from tests.streams.cores import BABBLING, SMALL, TOUCHY
+from tests.streams.cores import BABBLING, LEARNS, SMALL, TOUCHY
 from tests.streams.pipeline_run import event
 
 NOW = 1_700_000_100_000
@@ -47,11 +47,12 @@ def strangers(deliveries: list[Delivery]) -> dict[str, list[PastEvent]]:
 
 def essence(step: Step | None) -> object:
     assert step is not None
-    return step.accepted, step.slates, step.metrics, step.duplicates
+    return step.accepted, step.slates, step.metrics, step.vectors, step.duplicates
 
 
-def test_steps_sent_ahead_are_those_of_a_core_in_this_process(core: CoreProcess) -> None:
-    ours, batches = Recommender(SMALL), [batch(first) for first in range(0, 200, 20)]
+def test_steps_sent_ahead_are_those_of_a_core_in_this_process() -> None:
+    core, ours = CoreProcess(LEARNS), make_core(LEARNS)
+    batches = [batch(first) for first in range(0, 200, 20)]
     for c in (ours, core):
         c.announce([Item(item_id="i1", title="Lantern")])
     expected = []
@@ -66,7 +67,9 @@ def test_steps_sent_ahead_are_those_of_a_core_in_this_process(core: CoreProcess)
     found.append(essence(core.receive()))
     assert found == expected
     assert core.quality() == ours.quality()
+    assert core.quality()["encoder_version"] == 4
     assert core.recommend("u1", NOW) == ours.recommend("u1", NOW)
+    core.close()
 
 
 def test_a_batch_that_lacks_histories_is_refused_and_so_is_what_follows(core: CoreProcess) -> None:
