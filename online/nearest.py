@@ -68,10 +68,12 @@ def _select(
 
 
 @compiled
-def _take(found: np.ndarray, own: np.ndarray, key: np.ndarray, near: np.ndarray) -> None:
+def _take(
+    found: np.ndarray, bias: np.ndarray, own: np.ndarray, key: np.ndarray, near: np.ndarray
+) -> None:
     n = 0
-    for j in found:
-        if j >= 0 and own[j] == 0 and n < NEAR:
+    for j in found:  # some may have lost their vectors since
+        if j >= 0 and bias[j] != NOWHERE and own[j] == 0 and n < NEAR:
             near[n] = key[j]
             n += 1
     near[n:] = -1
@@ -98,7 +100,7 @@ def keep_nearest(
         if exact:
             _select(products[e], q.inverse, q.bias, s.own, t.key, q.near[rows[e]])
         else:
-            _take(found[e], s.own, t.key, q.near[rows[e]])
+            _take(found[e], q.bias, s.own, t.key, q.near[rows[e]])
         for p in range(length):
             s.own[s.items[p]] = 0
 
@@ -111,10 +113,11 @@ class Nearest:
         self._exact_items = exact_items
         self._at_once = at_once
         self._products = np.zeros((at_once, 0), np.float32)
+        self._follows = False  # the index is told of new vectors: not before it is needed
 
     def publish(self, q: Sequences, slots: np.ndarray) -> None:
         """The vectors of these items are new."""
-        if self._index is not None:
+        if self._index is not None and self._follows:
             directions = q.vector[slots] * q.inverse[slots, None]
             self._index.update(slots, directions, q.bias[slots])
 
@@ -130,6 +133,9 @@ class Nearest:
         query = np.zeros((len(user), q.vector.shape[1]), np.float32)
         rows = ask_all(t, s, q, user, ts, query)
         exact = self._index is None or items <= self._exact_items
+        if not exact and not self._follows:
+            self._follows = True
+            self.publish(q, np.flatnonzero(q.bias != NOWHERE))
         if exact:
             products, found = self._multiply(q, query, items), np.zeros((len(user), 0), np.int64)
         else:

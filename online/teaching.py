@@ -34,7 +34,7 @@ class EncoderConfig:
     channels: int = 96  # of a user's state
     hidden: int = 96  # units of the head
     states_mb: float = 64.0  # MB (2^20) for users' states; the rest is made anew when needed
-    exact_items: int = 50_000  # up to which the nearest are looked for among all
+    exact_items: int = 150_000  # up to which the nearest are looked for among all
     every: int = 500  # events in a lesson
     steps: float = 0.008  # training steps for each event
     overlap: bool = True  # weights serve a lesson later, which lets training run meanwhile

@@ -261,14 +261,16 @@ class Worker:
 
 # Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
 TABLES_SHARE = 0.36
+TRAINER_MB = 500  # the process that teaches the encoder: most of it is torch
 
 
 def _config(settings: Settings) -> RecommenderConfig:
+    encoder_mb = TRAINER_MB + settings.encoder_mb if settings.encoder else 0
     return RecommenderConfig(
         k=settings.slate,
         seed=settings.seed,
         exclude_seen=settings.exclude_seen,
-        memory=MemoryConfig.within(settings.memory_mb * TABLES_SHARE),
+        memory=MemoryConfig.within((settings.memory_mb - encoder_mb) * TABLES_SHARE),
         encoder=EncoderConfig(
             on=settings.encoder,
             states_mb=settings.encoder_mb,

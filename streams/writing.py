@@ -21,6 +21,8 @@ from streams.producer import Producer
 # the journal first, then what people wait for; what is only kept or counted may come later
 SOON = ("events", "items", "recommendations")
 LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors")
+# of these only the newest row of each key is ever read, and a row is large
+NEWEST = {"user_vectors", "item_vectors"}
 
 _encoder = msgspec.json.Encoder()
 
@@ -92,6 +94,9 @@ def _blocks(group: Group, now_ms: int) -> list[Block]:
     for work in group.works:
         for table, columns, rows in _rows(work, group.tables, now_ms):
             merged.setdefault(table, (table, columns, []))[2].extend(rows)
+    for table in NEWEST & merged.keys():
+        _, columns, rows = merged[table]
+        merged[table] = table, columns, list({row[0]: row for row in rows}.values())
     return [merged[table] for table in group.tables if table in merged]
 
 
