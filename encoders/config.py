@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NOWHERE = -1e30  # bias of an item that has no vector; as in `online.sequence`, as are these
 GAPS, KINDS, PRICES = 32, 8, 16  # buckets of time, event types, buckets of price
 
 

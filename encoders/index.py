@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from usearch.index import Index as HNSW
 
-NOWHERE = -1e30  # bias of an item that has no vector
+from encoders.config import NOWHERE
+
 LENGTH = 12.0  # about that of a query, in whose products a bias weighs 1
 WIDEST = 4.0  # times the usual nodes looked at, when most are dead
 

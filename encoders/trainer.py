@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from encoders.config import Shape, TrainingConfig
+from encoders.config import NOWHERE, Shape, TrainingConfig
 from encoders.devices import Device
 from encoders.learner import Learner
 from encoders.replay import Replay
 
 KEPT_LESSONS = 8  # that can be undone
-NOWHERE = -1e30  # bias of an item that lost its vector
 
 
 class Learned(NamedTuple):

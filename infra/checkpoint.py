@@ -37,10 +37,20 @@ class About(msgspec.Struct):
     digest: str = ""  # of the tensors' file
 
 
+def refuse_folder(folder: Path) -> None:
+    """Raises CheckpointError when writing there would replace something that is no checkpoint."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise CheckpointError(f"{folder} holds other files: name a new folder, or a checkpoint's")
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file: name a folder")
+
+
 def write_checkpoint(folder: Path, about: About, tensors: dict[str, np.ndarray]) -> None:
     """Write both files beside `folder`, then let them take its place. Raises CheckpointError."""
+    refuse_folder(folder)
     body = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
     about.digest = hashlib.blake2b(body, digest_size=16).hexdigest()
+    folder = folder.absolute()
     beside = folder.with_name(folder.name + ".new")
     old = folder.with_name(folder.name + ".old")
     try:

@@ -92,7 +92,11 @@ class Settings:
                 faults.append(f"{key.name}={shown}: {error}")
         if faults:
             raise SettingsError(faults)
-        return cls(**values, unknown=_unknown(given))
+        settings = cls(**values, unknown=_unknown(given))
+        if settings.encoder and settings.encoder_mb > settings.memory_mb // 8:
+            fault = f"FRESHREC_ENCODER_MB={settings.encoder_mb}: at most an eighth of "
+            raise SettingsError([f"{fault}FRESHREC_MEMORY_MB={settings.memory_mb}"])
+        return settings
 
 
 class Key(NamedTuple):

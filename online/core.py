@@ -18,12 +18,13 @@ from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
 from online.quality import Quality
+from online.rehearsal import Rehearsal
 from online.sequence import item_vectors, price_bucket
 from online.slates import AT_ONCE, SlateMaker
 from online.slots import hash64, hashes
 from online.step import PastEvent, Recommendation, Reject, Slate, Step, Vector
 from online.tables import PAGE, TICK
-from online.teaching import EncoderConfig, Rehearsal, Teaching, Trainer, rebuilt
+from online.teaching import EncoderConfig, Teaching, Trainer, rebuilt
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
 _KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
@@ -101,6 +102,11 @@ class Recommender:
             self._memory.make_room(items=1)
             keys[n] = self._memory.tables.key[self._memory.take_item(item_id)]
         self._teaching.start(self._memory.sequences, keys, self._nearest.publish)
+
+    def close(self) -> None:
+        """Let the trainer go, if there is one."""
+        if self._teaching is not None:
+            self._teaching.close()
 
     # -- histories ---------------------------------------------------------------------------
 

@@ -18,12 +18,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from online.sequence import ADVANCED, NOWHERE, REBUILT, Dense, Sequences, new_dense, publish
+from online.guard import Guard
+from online.sequence import ADVANCED, NOWHERE, REBUILT, Dense, Sequences, publish
 from online.step import Metric
 from online.tables import SLOT_MASK
 
 Array = np.ndarray
 Changed = Callable[[Sequences, Array], None]
+MOST_WAITING = 1 << 18  # events that no lesson has taken yet: as many as a replay holds
 UNDO = 6  # activations that a fall of quality takes back
 
 
@@ -118,76 +120,9 @@ class Trainer(Protocol):
         """Be again as after that lesson: one of the last UNDO + 2."""
         ...
 
-
-class Rehearsal:
-    """A trainer that learns nothing, for compiling and tests: every item has the same vector."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        self._config = config
-        self._lesson: Lesson | None = None
-
-    def idle(self) -> bool:
-        return True
-
-    def begin(self, lesson: Lesson) -> None:
-        self._lesson = lesson
-
-    def ready(self) -> bool:
-        return True
-
-    def finish(self) -> Publication:
-        assert self._lesson is not None
-        return self._made(self._lesson.number, self._lesson.item)
-
-    def start(self, keys: Array) -> Publication:
-        return self._made(1, keys[keys >= 0])
-
-    def roll_back(self, number: int) -> None:
-        pass
-
-    def _made(self, number: int, keys: Array) -> Publication:
-        c, items = self._config, np.unique(keys).astype(np.int32)
-        dense = new_dense(c.width, c.channels, c.hidden)
-        for weights in dense:
-            weights[:] = 0.5
-        vectors = np.ones((len(items), c.width), np.float32)
-        bias = np.zeros(len(items), np.float32)
-        return Publication(number, dense, items, vectors, bias, float("nan"), 0)
-
-
-class Guard:
-    """Watches how often the encoder alone has the target among the ten best of its list.
-
-    Streams get harder and easier, so that is measured against how often the whole system has: an
-    alarm is a fall to half of the usual ratio that chance does not explain.
-    """
-
-    FALL, SURPRISE = 0.5, 4.0  # share of what is usual, and by how many standard deviations
-
-    def __init__(self, every: int) -> None:
-        """every: events in a lesson. "Now" is about two lessons, "usual" ten times as long."""
-        self._now, self._usual = 0.5 / every, 0.05 / every  # what each target makes forget
-        self._fast, self._slow = np.zeros(2), np.zeros(2)  # hits: the encoder's, the system's
-        self.targets = 0
-        self.hits = 0
-
-    def saw(self, encoder: bool, system: bool) -> None:
-        new = np.array([encoder, system], float)
-        self._fast += new - self._now * self._fast
-        self._slow += new - self._usual * self._slow
-        self.targets += 1
-        self.hits += encoder
-
-    def alarmed(self) -> bool:
-        if self._slow[1] == 0.0:
-            return False
-        usual = self._fast[1] * self._slow[0] / self._slow[1]
-        fall = usual - self._fast[0]
-        return bool(self._fast[0] < self.FALL * usual and fall > self.SURPRISE * usual**0.5)
-
-    def reset(self) -> None:
-        """The weights are others now: watch on as if all were as usual."""
-        self._fast = self._slow * self._usual / self._now
+    def close(self) -> None:
+        """Nothing more will be asked for."""
+        ...
 
 
 class Teaching:
@@ -197,7 +132,7 @@ class Teaching:
         self._config = config
         self._trainer = trainer
         self._guard = Guard(config.every)
-        self._events: list[tuple[Array, ...]] = []
+        self._events: collections.deque[tuple[Array, ...]] = collections.deque()
         self._waiting = 0  # events in them
         self._begun = 0  # number of the newest lesson
         self._busy = False
@@ -220,10 +155,23 @@ class Teaching:
             self._guard.saw(ours, all_together)
 
     def note(self, *columns: Array) -> None:
-        """Events (E,) that were accepted: the columns of a Lesson."""
-        if len(columns[0]):
-            self._events.append(columns)
-            self._waiting += len(columns[0])
+        """Events (E,) that were accepted: the columns of a Lesson.
+
+        A trainer that is never ready misses the oldest: no more than MOST_WAITING are kept.
+        """
+        if not len(columns[0]) or self._learned_all:
+            return
+        self._events.append(columns)
+        self._waiting += len(columns[0])
+        while self._waiting > MOST_WAITING:
+            self._waiting -= len(self._events.popleft()[0])
+
+    @property
+    def _learned_all(self) -> bool:
+        return 0 < self._config.until <= self.until - self._config.every
+
+    def close(self) -> None:
+        self._trainer.close()
 
     def start(self, q: Sequences, keys: Array, changed: Changed) -> None:
         """Serve, from the beginning, what the trainer's checkpoint holds.
@@ -253,15 +201,15 @@ class Teaching:
         return metrics
 
     def _begin(self) -> None:
-        learned_all = self._config.until and self.until > self._config.until
-        if not self._events or learned_all:
+        if not self._events:
             return
         columns = [np.concatenate(each) for each in zip(*self._events, strict=True)]
         self._owed = min(self._owed, 4.0) + self._config.steps * self._waiting
         most = max(4 * int(self._config.steps * self._config.every), 1)
         steps = min(int(self._owed), most)
         self._owed -= steps
-        self._events, self._waiting = [], 0
+        self._events.clear()
+        self._waiting = 0
         self._begun += 1
         self._busy = True
         self._trainer.begin(Lesson(self._begun, steps, *columns))
@@ -329,4 +277,4 @@ def rebuilt(q: Sequences) -> tuple[float, int]:
 
 def _finite(made: Publication) -> bool:
     vectors = made.vector[made.bias != NOWHERE]
-    return all(np.isfinite(a).all() for a in made.dense) and bool(np.isfinite(vectors).all())
+    return all(np.isfinite(a).all() for a in (*made.dense, vectors, made.bias))

@@ -17,7 +17,8 @@ from streams.commands.common import Failure, UsageFault
 # by name: importing the modules that define them would make every command slow to start
 USAGE = {"LogError", "ConfigError", "SettingsError", "DeviceError"}
 FAILURES = {"WarehouseError", "BrokerError", "BrokerUnreachable", "SqlError", "PlotError",
-            "BenchError", "CheckpointError", "TrainingError"}  # fmt: skip
+            "BenchError", "CheckpointError", "TrainingError", "TrainerLost",
+            "TrainerRefused"}  # fmt: skip
 
 app = typer.Typer(
     name="freshrec",

@@ -31,6 +31,7 @@ from streams.core_protocol import (
     send,
 )
 from streams.process import spare_garbage_collection
+from streams.trainer_process import TrainerLost
 
 BELOW_WORKER = 10  # niceness: what hands rows on must not wait behind what computes
 
@@ -59,7 +60,7 @@ class CoreServer:
         self._refusing = False
 
     def answer(self, call: Call) -> Answer:
-        """What the core says to a call. Raises MemoryError only: the process must end then."""
+        """What the core says to a call. After MemoryError or TrainerLost the process must end."""
         try:
             method: Callable[[msgspec.Raw], Any] = getattr(self, f"on_{call.method}")
             if call.method != "ahead":
@@ -68,7 +69,7 @@ class CoreServer:
         except Refused:
             self._refusing = True
             return Answer(Outcome.REFUSED)
-        except MemoryError:
+        except (MemoryError, TrainerLost):
             raise  # no event's fault: were it answered, good events would become dead letters
         except Exception as error:
             self._refusing = True
@@ -140,7 +141,10 @@ def serve(make: Callable[[RecommenderConfig], Hosted]) -> None:
     threading.Thread(target=_read, args=(into, calls), name="read", daemon=True).start()
     with contextlib.suppress(BrokenPipeError), out:  # nobody wants the answer any more
         while (call := calls.get()) is not None:
-            send(out, server.answer(call))
+            try:
+                send(out, server.answer(call))
+            except TrainerLost as error:
+                sys.exit(str(error))
 
 
 def _read(into: IO[bytes], calls: queue.Queue[Call | None]) -> None:

@@ -75,7 +75,14 @@ class CoreProcess:
         self._into, self._out = self._child.stdin, self._child.stdout
         widen(self._into)
         widen(self._out)
-        self._ask("configure", type(None), config)
+        try:
+            self._ask("configure", type(None), config)
+        except CoreRaised as fault:  # a setting of the encoder's, such as its checkpoint
+            self.close()
+            raise CoreLost(f"the core cannot start: {fault}") from None
+        except CoreLost:
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:

@@ -151,10 +151,13 @@ def backtest(
         warm_up()
     core.announce(items)
     replay = Replay(core)
-    for events in log:
-        step = replay.feed(events)
-        if on_step is not None:
-            on_step(len(events), step)
+    try:
+        for events in log:
+            step = replay.feed(events)
+            if on_step is not None:
+                on_step(len(events), step)
+    finally:
+        core.close()
     quality = core.quality()
     report = {
         "events": replay.events,

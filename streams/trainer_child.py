@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from encoders.config import Shape, TrainingConfig
-from encoders.devices import Device
+from encoders.devices import Device, DeviceError
 from encoders.trainer import Learned, Trainer
-from infra.checkpoint import read_checkpoint
+from infra.checkpoint import CheckpointError, read_checkpoint
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
 from streams.trainer_protocol import Setup, Taught, pack, unpack
 
@@ -31,6 +31,8 @@ class TrainerServer:
         try:
             value = getattr(self, f"on_{call.method}")(call.arguments)
             return Answer(Outcome.DONE, msgspec.Raw(encode(value)))
+        except (DeviceError, CheckpointError) as error:  # they say the cure
+            return Answer(Outcome.RAISED, msgspec.Raw(encode(str(error))))
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             return Answer(Outcome.RAISED, msgspec.Raw(encode(said)))

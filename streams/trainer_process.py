@@ -1,8 +1,4 @@
-"""The trainer in a process of its own: learning takes no time from serving but the processor's.
-
-(In a thread of the core's process it did: torch's many short calls and the core's take turns at the
-interpreter lock.)
-"""
+"""The trainer in a process of its own: it shares no interpreter lock with what serves."""
 
 from __future__ import annotations
 
@@ -42,8 +38,12 @@ class TrainerLost(Exception):
     """The trainer's process is gone, or it raised."""
 
 
+class TrainerRefused(Exception):
+    """The trainer cannot start so: a setting is wrong."""
+
+
 class TrainerProcess:
-    """`online.teaching.Trainer` in a child process. Raises TrainerLost."""
+    """`online.teaching.Trainer` in a child. Raises TrainerLost, at its start TrainerRefused."""
 
     def __init__(
         self, config: EncoderConfig, items: int, seed: int,
@@ -67,8 +67,12 @@ class TrainerProcess:
             config.width, config.channels, config.hidden, min(items, ROWS), seed, config.device,
             SLOT_MASK,
         )  # fmt: skip
-        self._send("setup", setup)
-        self._answer()
+        try:
+            self._send("setup", setup)
+            self._answer(TrainerRefused)
+        except (TrainerLost, TrainerRefused):
+            self.close()
+            raise
 
     def idle(self) -> bool:
         """Has it rested long enough? It works for `share` of the time."""
@@ -91,7 +95,7 @@ class TrainerProcess:
     def start(self, keys: np.ndarray) -> Publication:
         self._number = 1
         self._send("start", (self._config.start, keys.astype(np.int64).tobytes()))
-        return self._published(decode(self._answer(), type=Taught))
+        return self._published(decode(self._answer(TrainerRefused), type=Taught))
 
     def _published(self, made: Taught) -> Publication:
         dense = Dense(**{name: array_of(packed) for name, packed in made.dense.items()})
@@ -121,7 +125,7 @@ class TrainerProcess:
         except (OSError, ValueError):
             raise self._lost(method) from None
 
-    def _answer(self) -> msgspec.Raw:
+    def _answer(self, raised: type[Exception] = TrainerLost) -> msgspec.Raw:
         try:
             answer = receive(self._out, Answer)
         except (OSError, ValueError):
@@ -129,7 +133,7 @@ class TrainerProcess:
         if answer is None:
             raise self._lost("its answer")
         if answer.outcome is not Outcome.DONE:
-            raise TrainerLost(f"the encoder's trainer raised {decode(answer.value, type=str)}")
+            raise raised(f"the encoder's trainer: {decode(answer.value, type=str)}")
         return answer.value
 
     def _lost(self, at: str) -> TrainerLost:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from encoders.config import Shape
 from encoders.devices import Device
@@ -106,8 +105,3 @@ def default_shape() -> Shape:
     """That of the encoder which serves."""
     served = EncoderConfig()
     return Shape(served.width, served.channels, served.hidden)
-
-
-def use_threads() -> None:
-    """All processors: nothing else runs beside a training from a log."""
-    torch.set_num_threads(max(torch.get_num_threads(), 1))

@@ -66,14 +66,16 @@ def train(
     """
     from encoders.devices import Device
     from encoders.offline import OfflineConfig
+    from infra.checkpoint import refuse_folder
     from streams import training
     from streams.logfile import EventLog
 
     refuse_unwritable(json_out, plot)
+    if out is not None:
+        refuse_folder(out)
     if protocol not in training.PROTOCOLS:
         raise UsageFault(f"--protocol {protocol}: use one of {', '.join(training.PROTOCOLS)}")
     chosen = Device.named(device)
-    training.use_threads()
     config = OfflineConfig(epochs=epochs, patience=patience)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
     with EventLog(log, reading_of(rename, fixed, ts_unit)) as events:

@@ -43,6 +43,9 @@ class Direct:
     def start(self, keys: np.ndarray) -> Publication:
         raise NotImplementedError
 
+    def close(self) -> None:
+        pass
+
     def roll_back(self, number: int) -> None:
         self.rolled_back.append(number)
         self.trainer.roll_back(number)

@@ -103,3 +103,8 @@ def test_every_key_sets_fields_that_exist() -> None:
     for key in KEYS:
         for field in key.fields:
             assert hasattr(Settings(), field)
+
+
+def test_states_that_leave_no_room_for_the_rest_are_refused() -> None:
+    with pytest.raises(SettingsError, match="FRESHREC_ENCODER_MB=400: at most an eighth"):
+        Settings.from_env({"FRESHREC_ENCODER_MB": "400", "FRESHREC_MEMORY_MB": "1024"}, dotenv=None)

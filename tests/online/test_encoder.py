@@ -177,3 +177,26 @@ def test_users_without_a_state_are_ranked_as_those_who_have_one() -> None:
 def test_wrong_settings_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"encoder.{next(iter(wrong))}="):
         replace(SMALL_ENCODER, **wrong)
+
+
+def test_a_trainer_that_is_never_ready_misses_the_oldest_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("online.teaching.MOST_WAITING", 250)
+    trainer = Direct()
+    trainer.done = False
+    core = Recommender(replace(CONFIG, encoder=replace(SMALL_ENCODER, wait=False)), trainer)
+    log = deliveries(1_000)
+    run(core, log[:850], 50)
+    trainer.done = True
+    run(core, log[850:], 50)
+    assert [len(x.ts) for x in trainer.lessons][1] <= 250
+    assert trainer.lessons[1].ts[-1] == log[899].event.ts  # the newest
+
+
+def test_nothing_is_learned_or_kept_after_the_end_of_learning() -> None:
+    trainer = Direct()
+    core = Recommender(replace(CONFIG, encoder=replace(SMALL_ENCODER, until=300)), trainer)
+    run(core, deliveries(1_000), 50)
+    assert sum(len(x.ts) for x in trainer.lessons) == 300
+    assert core._teaching is not None and not core._teaching._events
