@@ -123,12 +123,12 @@ def _whole(low: int, high: int) -> Callable[[str], tuple[int]]:
 
 
 def _share(text: str) -> tuple[float]:
-    cure = "use a number above 0, up to 1"
+    cure = "use a number from 0 (never learn) to 1"
     try:
         share = float(text)
     except ValueError:
         raise ValueError(cure) from None
-    if not 0.0 < share <= 1.0:
+    if not 0.0 <= share <= 1.0:
         raise ValueError(cure)
     return (share,)
 

@@ -42,7 +42,7 @@ class EncoderConfig:
     overlap: bool = True  # weights serve a lesson later, which lets training run meanwhile
     wait: bool = True  # for the trainer at each turn; live nobody waits
     start: str = ""  # folder of a checkpoint to start from
-    share: float = 0.25  # of the trainer's time, live: it rests between lessons
+    share: float = 0.25  # of the trainer's time, live: it rests between lessons; 0: no lessons
     device: str = "auto"  # auto, cpu, cuda or mps: where training runs
     vectors: bool = True  # users' and items' vectors are part of what is written
     until: int = 0  # events after which nothing is learned any more; 0: no end
@@ -54,8 +54,8 @@ class EncoderConfig:
                 raise ValueError(f"encoder.{name}={getattr(self, name)}: at least {low} is needed")
         if not 0 <= self.steps <= 1:
             raise ValueError(f"encoder.steps={self.steps}: use 0 to 1 steps for each event")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"encoder.share={self.share}: use a share of time above 0, up to 1")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"encoder.share={self.share}: use a share of time, 0 to 1")
         if not self.states_mb >= 1:
             raise ValueError(f"encoder.states_mb={self.states_mb}: at least 1 is needed")
 

@@ -158,7 +158,11 @@ def live_tables(report: dict[str, Any]) -> list[Table]:
             )
             fresh.add_row(name.replace("_", " "), eye, *shown, count)
         fresh.add_section()
-    fresh.caption = f"at {found['rate']} events/s; for the client: the highest instead of p99"
+    ratios = ", ".join(f"{a.replace('_', ' ')} {b:.2f}" for a, b in report["p99_ratios"].items())
+    fresh.caption = (
+        f"at {found['rate']} events/s; for the client: the highest instead of p99\n"
+        f"p99 by SQL: {ratios}"
+    )
     return [rates_table(report, "live"), fresh]
 
 

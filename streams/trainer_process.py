@@ -75,8 +75,8 @@ class TrainerProcess:
             raise
 
     def idle(self) -> bool:
-        """Has it rested long enough? It works for `share` of the time."""
-        return self._clock() >= self._rests_until
+        """Has it rested long enough? It works for `share` of the time, which may be none."""
+        return self._config.share > 0 and self._clock() >= self._rests_until
 
     def begin(self, lesson: Lesson) -> None:
         self._number = lesson.number

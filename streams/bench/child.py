@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,8 +31,10 @@ class BenchWorker:
     """
 
     def __init__(
-        self, folder: Path, broker: BrokerAddress, group: str, module: str = "streams.worker"
-    ) -> None:
+        self, folder: Path, broker: BrokerAddress, group: str, module: str = "streams.worker",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """settings: FRESHREC_ variables of its own."""
         self.state = folder / group
         self.log = folder / f"{group}.log"
         self._module = module
@@ -43,6 +45,7 @@ class BenchWorker:
             "FRESHREC_STATE": str(self.state.absolute()),
             "FRESHREC_HTTP": "127.0.0.1:0",
             "FRESHREC_GROUP": group,
+            **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._http = ""

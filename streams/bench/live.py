@@ -1,7 +1,8 @@
 """`freshrec bench live`: Kafka in, rows out, beside what would be possible without a model.
 
 One embedded broker holds the log; one after the other read it: a Faust agent that does nothing, a
-worker whose core learns nothing, and the worker. The backtest of the same events runs as well.
+worker whose core learns nothing, the worker without its encoder, with one that serves but does not
+learn, and the worker as it is. The backtest of the same events runs as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from infra.address import BrokerAddress
 from infra.broker import EmbeddedBroker
@@ -33,6 +34,27 @@ from streams.topics import ensure_topics
 Say = Callable[[str, int, int], None]  # what is being done, how much of how many
 
 CATCH_UP_S = 300.0  # after the steady part
+
+
+class Peer(NamedTuple):
+    """A worker to measure: its program, settings that differ, and what to call it."""
+
+    module: str
+    settings: dict[str, str]
+    called: str
+
+
+def peers(settings: Settings) -> dict[str, Peer]:
+    """Workers to measure, the one that is asked about last."""
+    found = {"null_core": Peer("streams.bench.nothing", {}, "a worker that learns nothing")}
+    serving = "streams.worker"
+    if settings.encoder:
+        off = {"FRESHREC_ENCODER": "off"}
+        found["no_encoder"] = Peer(serving, off, "the worker without its encoder")
+    if settings.encoder and settings.encoder_share:
+        rests = {"FRESHREC_ENCODER_SHARE": "0"}
+        found["no_training"] = Peer(serving, rests, "the worker, its encoder not learning")
+    return found | {"live": Peer(serving, {}, "the worker")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +89,8 @@ class _Live:
     ) -> None:  # fmt: skip
         self._plan, self._address, self._folder = plan, address, folder
         self._settings, self._say = settings, say
-        steady = int(2 * plan.rate * plan.seconds)  # both workers get some at a steady rate
+        self._peers = peers(settings)
+        steady = int(len(self._peers) * plan.rate * plan.seconds)  # each gets its own
         self._bulk = min(plan.events, max(log.rows - steady, log.rows // 2))
         self._events = (e for b in log.batches() for e in b)
         self._items = ItemFile(plan.items) if plan.items else None
@@ -76,17 +99,16 @@ class _Live:
     def measure(self) -> dict[str, Any]:
         produced = self._preload()
         idle = self._idle_agent()
-        null = self._worker("null-core", "streams.bench.nothing")
-        live = self._worker("live", "streams.worker")
+        found = {name: self._worker(name, peer) for name, peer in self._peers.items()}
+        live = found["live"]
         self._say("backtest", 0, 1)
         offline = backtest_in_child(
-            self._plan.log, self._plan.items, self._plan.reading, limit=self._bulk
+            self._plan.log, self._plan.items, self._plan.reading, self._bulk, self._encoder()
         )
         rates = {
             "produce": produced,
             "idle_agent": idle,
-            "null_core": null["events_per_second"],
-            "live": live["events_per_second"],
+            **{name: each["events_per_second"] for name, each in found.items()},
             "backtest": offline["events_per_second"],
         }
         return {
@@ -96,19 +118,29 @@ class _Live:
             "events_per_second": {name: round(rate, 1) for name, rate in rates.items()},
             "ratios": {
                 f"live/{name}": round(rates["live"] / rates[name], 3)
-                for name in ("backtest", "null_core", "idle_agent")
-                if rates[name]
+                for name in rates
+                if name not in ("live", "produce") and rates[name]
             },
-            "freshness_ms": {"live": live["freshness_ms"], "null_core": null["freshness_ms"]},
+            "p99_ratios": _p99_ratios({name: each["freshness_ms"] for name, each in found.items()}),
+            "freshness_ms": {name: each["freshness_ms"] for name, each in found.items()},
             "stages_ms": live["stages_ms"],
-            "peak_rss_mb": {"live": live["peak_rss_mb"], "backtest": offline["peak_rss_mb"]},
+            "peak_rss_mb": {name: each["peak_rss_mb"] for name, each in found.items()}
+            | {"backtest": offline["peak_rss_mb"]},
             "quality": {
                 "live": live["quality"],
                 "backtest": {k: offline[k] for k in ("hr@10", "ndcg@10")},
             },
             "settings": {
                 name: getattr(self._settings, name)
-                for name in ("partitions", "batch", "linger_ms", "fetch_wait_ms", "seed")
+                for name in (
+                    "partitions",
+                    "batch",
+                    "linger_ms",
+                    "fetch_wait_ms",
+                    "seed",
+                    "encoder",
+                    "encoder_share",
+                )
             },
             "machine": machine(),
         }
@@ -147,10 +179,13 @@ class _Live:
         read = json.loads(answer.stdout.splitlines()[-1])
         return float(read["events"] / read["seconds"]) if read["seconds"] else 0.0
 
-    def _worker(self, name: str, module: str) -> dict[str, Any]:
-        what = {"live": "the worker"}.get(name, "a worker that learns nothing")
+    def _encoder(self) -> list[str]:
+        return [] if self._settings.encoder else ["--config", "encoder.on=false"]
+
+    def _worker(self, name: str, peer: Peer) -> dict[str, Any]:
+        what = peer.called
         self._say(f"starting {what}", 0, 1)
-        with BenchWorker(self._folder, self._address, name, module) as worker:
+        with BenchWorker(self._folder, self._address, name, peer.module, peer.settings) as worker:
             total = self._in_topic
             rate = worker.rate_until(
                 total, lambda done: self._say(f"{what}, full speed", done, total)
@@ -174,3 +209,13 @@ class _Live:
                 "peak_rss_mb": round(worker.peak_mb, 1),
                 "quality": quality,
             }
+
+
+def _p99_ratios(found: dict[str, Any]) -> dict[str, float]:
+    """How many times as long it took until 99 of 100 events were readable as without …"""
+    p99 = {name: each["sql"]["p99"] for name, each in found.items()}
+    return {
+        f"live/{name}": round(p99["live"] / p99[name], 3)
+        for name in p99
+        if name != "live" and p99[name]
+    }

@@ -75,7 +75,7 @@ def test_live_against_a_null_core(address: BrokerAddress, tmp_path: Path) -> Non
         bench = live_bench._Live(plan, log, address, tmp_path, settings, quiet)
         assert bench._preload() > 0
         idle = bench._idle_agent()
-        null = bench._worker("null-core", NULL)
+        null = bench._worker("null_core", live_bench.peers(settings)["null_core"])
     assert idle > null["events_per_second"] > 100
     fresh = null["freshness_ms"]
     assert fresh["sql"]["count"] >= 600  # with the probes
@@ -85,8 +85,16 @@ def test_live_against_a_null_core(address: BrokerAddress, tmp_path: Path) -> Non
     report = {
         "log": "l", "events": 1500, "events_per_second": {"live": 2.0, "idle_agent": 4.0},
         "ratios": {"live/idle_agent": 0.5}, "freshness_ms": {"live": fresh},
+        "p99_ratios": {"live/null_core": 1.25},
     }  # fmt: skip
     assert [table.row_count for table in live_tables(report)] == [2, len(fresh) - 1]
+
+
+def test_live_is_measured_beside_workers_that_lack_a_part() -> None:
+    names = {"null_core", "no_encoder", "no_training", "live"}
+    assert set(live_bench.peers(Settings())) == names
+    assert set(live_bench.peers(Settings(encoder_share=0.0))) == names - {"no_training"}
+    assert set(live_bench.peers(Settings(encoder=False))) == {"null_core", "live"}
 
 
 def test_soak_keeps_a_worker_busy(address: BrokerAddress, tmp_path: Path) -> None:
