@@ -40,8 +40,7 @@ class Learner:
         the rows that are about to change. Returns the loss; nan when nothing was learned, because
         there was nothing to learn or because loss or gradient was not finite.
         """
-        windows, rows = _trimmed(windows, rows)
-        wanted = windows.valid[:, 1:] & (rows[:, 1:] >= 0) & windows.valid[:, :-1]
+        wanted = windows.valid[:, :-1] & (rows[:, 1:] >= 0)
         if not wanted.any():
             return math.nan
         used, negative, log_chance = self._choose(rows, rows[:, 1:][wanted])
@@ -90,7 +89,8 @@ class Learner:
         take, place = self.device.take, np.zeros(len(self.table.key), np.int64)
         place[used] = np.arange(len(used))
         with self.device.autocast():
-            queries = self.queries(windows, rows, values, place)[take(wanted)]
+            asked = wanted[windows.valid[:, :-1]]
+            queries = self.queries(windows, rows, values, place)[take(asked)]
             target = take(place[rows[:, 1:][wanted]])
             if log_chance is None:
                 return softmax_loss(queries, values, target)
@@ -100,22 +100,29 @@ class Learner:
     def queries(
         self, windows: Windows, rows: np.ndarray, values: Tensor, place: np.ndarray
     ) -> Tensor:
-        """(B, T - 1, D): what is asked for at the moment of each event but the first.
+        """(N, D): what is asked for at the moment of each event but a sequence's first, where
+        `windows.valid[:, :-1]`, sequence by sequence.
 
-        values: rows of the table, of which place[row] is the one of that row.
+        values: rows of the table, of which place[row] is the one of that row. Nothing is computed
+        for padding: the sequences lie one after another.
         """
-        take, there = self.device.take, rows[:, :-1] >= 0
-        vectors = values[:, :-1] * math.sqrt(self.shape.width)
-        items = take(place[np.where(there, rows[:, :-1], 0)])
+        valid = windows.valid[:, :-1]
+        first = valid.copy()
+        first[:, 1:] &= ~valid[:, :-1]
+
+        def flat(column: np.ndarray) -> Tensor:
+            return self.device.take(column[valid][None].astype(np.int64))
+
+        row = rows[:, :-1][valid]
+        there = self.device.take(row >= 0)
+        items = self.device.take(place[np.maximum(row, 0)])
+        vectors = values[:, :-1][items] * (math.sqrt(self.shape.width) * there[:, None])
         queries: Tensor = self._forward(
-            vectors[items] * take(there)[..., None],
-            take(windows.kind[:, :-1].astype(np.int64)),
-            take(windows.gap[:, :-1].astype(np.int64)),
-            take(windows.price[:, :-1].astype(np.int64)),
-            take(windows.gap[:, 1:].astype(np.int64)),
-            take(windows.valid[:, :-1]),
-        )
-        return queries
+            vectors[None], flat(windows.kind[:, :-1]), flat(windows.gap[:, :-1]),
+            flat(windows.price[:, :-1]), flat(windows.gap[:, 1:]), flat(first).bool(),
+            valid.shape[1],
+        )  # fmt: skip
+        return queries[0]
 
     # -- state -------------------------------------------------------------------------------
 
@@ -156,9 +163,3 @@ class Learner:
         optimizer = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**optimizer, "state": moments})
         self.table.restore(state, keys, slots)
-
-
-def _trimmed(windows: Windows, rows: np.ndarray) -> tuple[Windows, np.ndarray]:
-    """Without the first columns, where no sequence has an event."""
-    first = min(int(windows.valid.any(0).argmax()), rows.shape[1] - 2)
-    return Windows(*(each[:, first:] for each in windows)), rows[:, first:]

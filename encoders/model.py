@@ -40,16 +40,17 @@ class Norm(nn.Module):
         return x * scale.to(x.dtype) * self.weight
 
 
-def scan(decay: Tensor, drive: Tensor) -> Tensor:
+def scan(decay: Tensor, drive: Tensor, longest: int) -> Tensor:
     """state_t = decay_t ⊙ state_{t-1} + drive_t along axis 1, from zero. Shapes: (B, T, M).
 
-    By doubling (Hillis and Steele 1986): log2 T passes over the whole instead of T small steps.
+    By doubling (Hillis and Steele 1986): log2 `longest` passes over the whole instead of T small
+    steps. That is enough when a decay is zero at least every `longest` steps.
     """
-    length, step = drive.shape[1], 1
-    while step < length:
+    step = 1
+    while step < longest:
         later = drive[:, step:] + decay[:, step:] * drive[:, :-step]
         drive = torch.cat([drive[:, :step], later], 1)
-        if 2 * step < length:
+        if 2 * step < longest:
             longer = decay[:, step:] * decay[:, :-step]
             decay = torch.cat([decay[:, :step], longer], 1)
         step *= 2
@@ -82,16 +83,17 @@ class SequenceModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, vectors: Tensor, kind: Tensor, gap: Tensor, price: Tensor, now: Tensor, valid: Tensor
-    ) -> Tensor:
-        """Queries (B, T, D) after each event of B sequences.
+        self, vectors: Tensor, kind: Tensor, gap: Tensor, price: Tensor, now: Tensor,
+        first: Tensor, longest: int,
+    ) -> Tensor:  # fmt: skip
+        """Queries (B, T, D) after each event of sequences that lie one after another in B rows.
 
-        vectors: (B, T, D) of the items; kind, gap, price, now: (B, T) integers, buckets; valid:
-        (B, T), false where a sequence has no event yet or any more.
+        vectors: (B, T, D) of the items; kind, gap, price, now: (B, T) integers, buckets; first:
+        (B, T), true where a sequence begins; longest: events that one has, at most.
         """
-        x = vectors + self.kind[kind] + self.gap[gap] + self.price[price]
-        x = self.dropout(x) * valid[..., None]
-        state = scan(self.decay()[gap], self.drive(x) * self.scale())
+        x = self.dropout(vectors + self.kind[kind] + self.gap[gap] + self.price[price])
+        decay = self.decay()[gap] * ~first[..., None]
+        state = scan(decay, self.drive(x) * self.scale(), longest)
         return self.head(x, state, now)
 
     def step(

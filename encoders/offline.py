@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from encoders.average import Average
 from encoders.config import Shape, TrainingConfig
 from encoders.devices import Device
 from encoders.learner import Learner
@@ -25,6 +26,7 @@ class OfflineConfig:
     epochs: int = 60
     patience: int = 8  # evaluations without a better one, after which learning ends
     every: int = 2  # epochs between evaluations
+    average: float = 0.998  # of the averaged weights, what is kept at each step
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             sequences=128,
@@ -76,6 +78,8 @@ class OfflineTraining:
         gap = np.zeros(len(log.ts), np.int64)
         gap[1:] = gap_buckets(np.diff(log.ts))
         gap[log.start[:-1][length > 0]] = 0
+        weights = [*self.learner.model.parameters(), self.learner.table.values]
+        self._average = Average(weights, config.average)
         self._gap = gap
         self._ends = self._all_ends(length)
         self._best: tuple[Score, dict[str, np.ndarray]] | None = None
@@ -114,7 +118,21 @@ class OfflineTraining:
         order, size = self._rng.permutation(len(self._ends)), self.config.training.sequences
         for at in range(0, len(order), size):  # mini-batches of one length learned worse
             user, end = self._ends[order[at : at + size]].T
-            yield self.learner.step(*self.windows(user, end))
+            loss = self.learner.step(*self.windows(user, end))
+            self._average.update()
+            yield loss
+
+    def try_out(self, back: int) -> tuple[Score, bool]:
+        """How the averaged weights score (see `evaluate`), and whether nothing did better so far.
+
+        If so they are kept.
+        """
+        with self._average.in_place():
+            score = self.evaluate(back)
+            better = self._best is None or score.ndcg > self._best[0].ndcg
+            if better:
+                self._best = score, copy.deepcopy(self.learner.state())
+        return score, better
 
     @torch.no_grad()
     def evaluate(self, back: int) -> Score:
@@ -142,8 +160,9 @@ class OfflineTraining:
         items = int(self.log.item.max()) + 1
         at = table.rows_of(np.arange(items), np.arange(items))
         values = table.values[take(at)]
-        queries = self.learner.queries(windows, rows, values, np.arange(items))[:, -1]
-        scores = logits(queries, values).float()
+        queries = self.learner.queries(windows, rows, values, np.arange(items))
+        newest = take(np.cumsum(windows.valid[:, :-1].sum(1)) - 1)
+        scores = logits(queries[newest], values).float()
         target = rows[:, -1]
         owner, had = self._before(users, ends)
         seen = had != target[owner]
@@ -160,13 +179,6 @@ class OfflineTraining:
         first = np.repeat(np.cumsum(counts) - counts, counts)
         at = self.log.start[users][owner] + np.arange(len(owner)) - first
         return owner, self.log.item[at]
-
-    def keep_if_best(self, score: Score) -> bool:
-        """Keep the weights if nothing scored as well so far."""
-        if self._best is None or score.ndcg > self._best[0].ndcg:
-            self._best = score, copy.deepcopy(self.learner.state())
-            return True
-        return False
 
     def back_to_best(self) -> None:
         """The weights that scored best."""

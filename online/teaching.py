@@ -196,7 +196,7 @@ class Teaching:
             metrics += self._activate(q, key, ts, changed)
         if not self._busy and (self._config.wait or self._trainer.idle()):
             self._begin()
-            if not self._config.overlap and self._config.wait:
+            if self._busy and not self._config.overlap and self._config.wait:
                 metrics += self._activate(q, key, ts, changed)
         return metrics
 

@@ -19,7 +19,7 @@ def make_core(config: RecommenderConfig) -> Recommender:
     encoder = config.encoder
     if not encoder.on:
         return Recommender(config)
-    items = _items_of(encoder)
+    items = checkpoint_items(encoder)
     trainer = TrainerProcess(encoder, config.memory.items, config.seed)
     core = Recommender(config, trainer, ApproximateIndex(encoder.width))
     if items:
@@ -27,8 +27,11 @@ def make_core(config: RecommenderConfig) -> Recommender:
     return core
 
 
-def _items_of(encoder: EncoderConfig) -> list[str]:
-    """The items of the checkpoint to start from; none without one."""
+def checkpoint_items(encoder: EncoderConfig) -> list[str]:
+    """The items of the checkpoint to start from; none without one.
+
+    Raises CheckpointError when it cannot be read, or is of another shape.
+    """
     if not encoder.start:
         return []
     about = read_about(Path(encoder.start))

@@ -42,6 +42,7 @@ def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield _worker(settings, running)
     yield from _broker(settings)
     yield _warehouse(settings, running)
+    yield from _encoder(settings)
 
 
 def _state(settings: Settings) -> Iterator[Finding]:
@@ -100,6 +101,33 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("note", "topics", text)
     else:
         yield Finding("ok", "topics", ", ".join(TOPICS))
+
+
+def _encoder(settings: Settings) -> Iterator[Finding]:
+    """Its device and the checkpoint that it starts from, shape and all."""
+    if not settings.encoder:
+        yield Finding("ok", "encoder", "off (FRESHREC_ENCODER)")
+        return
+    from encoders.devices import Device, DeviceError
+    from infra.checkpoint import CheckpointError, read_checkpoint
+    from online.teaching import EncoderConfig
+    from streams.assembly import checkpoint_items
+
+    try:
+        device = Device.named(settings.device)
+    except DeviceError as e:
+        yield Finding("fault", "encoder", str(e))
+        return
+    yield Finding("ok", "encoder", f"learns on {device.torch.type}, {settings.encoder_share:.0%}")
+    if settings.encoder_from is None:
+        return
+    try:
+        read_checkpoint(settings.encoder_from)  # all of it: is it whole?
+        items = checkpoint_items(EncoderConfig(start=str(settings.encoder_from)))
+    except CheckpointError as e:
+        yield Finding("fault", "checkpoint", str(e))
+        return
+    yield Finding("ok", "checkpoint", f"{settings.encoder_from}, {len(items):,} items")
 
 
 def _warehouse(settings: Settings, running: Running | None) -> Finding:

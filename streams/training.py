@@ -78,11 +78,11 @@ def train(
             say(done, total, note)
         figures = {"epoch": epoch, "loss": float(np.nanmean(losses))}
         if epoch % config.every == 0 or epoch == config.epochs:
-            score = training.evaluate(held)
+            score, better = training.try_out(held)
             figures |= {"hr@10": score.hr, "ndcg@10": score.ndcg}
             note = f"epoch {epoch}, validation NDCG@10 {score.ndcg:.4f}"
             since += 1
-            if training.keep_if_best(score):
+            if better:
                 trained.best_epoch, trained.validation, since = epoch, score, 0
         trained.epochs.append(figures)
         if since >= config.patience:

@@ -108,13 +108,15 @@ def torch_advance(
     model: SequenceModel, state: np.ndarray, event: Events, vectors: np.ndarray, device: Device
 ) -> Callable[[], Any]:
     """The same event (B, 1) as a call of PyTorch's step form, in float32; state: (B, M)."""
-    x = {name: value[:, 0] for name, value in event.torch_inputs(vectors, device).items()}
+    x = event.torch_inputs(vectors, device)
+    moved = [x[name][:, 0] for name in ("vectors", "kind", "gap", "price")]
+    now = x["now"][:, 0]
     before = device.take(state)
 
     @torch.inference_mode()
     def call() -> torch.Tensor:
-        after, of_event = model.step(before, x["vectors"], x["kind"], x["gap"], x["price"])
-        return model.head(of_event, after, x["now"])
+        after, of_event = model.step(before, *moved)
+        return model.head(of_event, after, now)
 
     return call
 

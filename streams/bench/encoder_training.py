@@ -61,9 +61,7 @@ def measure(plan: EncoderPlan, device: Device, items: int, peak: float) -> dict[
     some = Columns(*(column[: round(1 / EncoderConfig().steps)] for column in events))
     timing = timed(lambda: trainer.learn(next(numbers), 1, *some), plan.seconds, device)
     held = trainer.table.count[trainer.table.key >= 0]
-    flops = step_flops(
-        plan.shape, config, _targets(trainer), compared_items(held, config.negatives)
-    )
+    flops = step_flops(plan.shape, _targets(trainer), compared_items(held, config.negatives))
     return {
         "items": items,
         "sequences": config.sequences,

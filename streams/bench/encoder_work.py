@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from encoders.config import KINDS, PRICES, Shape, TrainingConfig
 from encoders.devices import Device
@@ -51,17 +50,15 @@ def event_flops(shape: Shape) -> int:
     return 2 * (d * m + m * d + d * f + f * d + m)
 
 
-def step_flops(shape: Shape, config: TrainingConfig, targets: float, others: float) -> float:
+def step_flops(shape: Shape, targets: float, others: float) -> float:
     """Operations of a training step: forward, and twice that backward.
 
-    targets: of the mini-batch; others: items that each of them is compared with. Padding counts:
-    the sequences of a mini-batch all have `length` events.
+    targets: of the mini-batch; others: items that each of them is compared with.
 
-    >>> step_flops(Shape(), TrainingConfig(sequences=1, length=1), targets=1, others=10) / 3
+    >>> step_flops(Shape(), targets=1, others=10) / 3
     38016.0
     """
-    forward = config.sequences * config.length * event_flops(shape)
-    return 3.0 * (forward + 2 * targets * others * shape.width)
+    return 3.0 * targets * (event_flops(shape) + 2 * others * shape.width)
 
 
 def compared_items(count: np.ndarray, negatives: int) -> float:
@@ -105,12 +102,15 @@ class Events(NamedTuple):
     gap: np.ndarray  # i8 buckets of the gaps from the event before, 0 for the first
     now: np.ndarray  # i8 buckets of the gaps until somebody asks
 
-    def torch_inputs(self, vectors: np.ndarray, device: Device) -> dict[str, Tensor]:
+    def torch_inputs(self, vectors: np.ndarray, device: Device) -> dict[str, Any]:
         """What SequenceModel.forward takes, on the device. vectors: (I, D)."""
-        inputs = {"vectors": vectors[self.item], "valid": np.ones(self.item.shape, np.bool_)}
+        first = np.zeros(self.item.shape, np.bool_)
+        first[:, 0] = True
+        inputs = {"vectors": vectors[self.item], "first": first}
         for name in ("kind", "gap", "price", "now"):
             inputs[name] = getattr(self, name).astype(np.int64)
-        return {name: device.take(array) for name, array in inputs.items()}
+        tensors = {name: device.take(array) for name, array in inputs.items()}
+        return {**tensors, "longest": self.item.shape[1]}
 
 
 def random_events(rng: np.random.Generator, users: int, length: int, items: int) -> Events:

@@ -167,6 +167,41 @@ def encoder(
         )
 
 
+@bench.command()
+def delay(
+    log: Log,
+    items: Items = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N events.")] = None,
+    exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="As for backtest.")] = False,
+    json_out: JsonOut = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Draw the curve there (PNG).")
+    ] = None,
+    rename: Map = None,
+    fixed: Set = None,
+    ts_unit: TsUnit = "ms",
+) -> None:
+    """Quality when the encoder's weights lag behind the events: what freshness is worth here.
+
+    Backtests of the log whose weights serve anew after each event, every 100, 1,000 and 5,000
+    events; one that stops learning them in the middle, and one without the encoder.
+
+    [dim]freshrec bench delay clicks.parquet --plot delay.png[/dim]
+    """
+    refuse_unwritable(json_out, plot)
+    from streams.bench.delay import DelayPlan, run
+    from streams.delay_report import delay_table, plot_delay
+
+    extra = ("--exclude-seen",) if exclude_seen else ()
+    plan = DelayPlan(log, items, limit, extra, reading=reading_of(rename, fixed, ts_unit))
+    with _progress("backtests") as say:
+        report = run(plan, say)
+    _deliver(report, json_out, [delay_table(report)])
+    if plot is not None:
+        plot_delay([report], plot)
+        note(f"written: {plot}")
+
+
 def _deliver(report: dict[str, Any], json_out: Path | None, tables: list[Any]) -> None:
     for table in tables:
         screen().print(table)

@@ -23,6 +23,7 @@ class Direct:
         self.lessons: list[Lesson] = []
         self.rolled_back: list[int] = []
         self.done = True  # what `ready` answers
+        self.finished = 0
 
     def idle(self) -> bool:
         return True
@@ -34,6 +35,7 @@ class Direct:
         return self.done
 
     def finish(self) -> Publication:
+        self.finished += 1
         made = self.trainer.learn(*self.lessons[-1])
         return Publication(
             self.lessons[-1].number, Dense(**made.dense), made.item, made.vector, made.bias,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -36,25 +40,32 @@ def model_with_random_weights(shape: Shape, seed: int) -> SequenceModel:
     return model.eval()
 
 
-def sequences(shape: Shape, users: int, length: int, seed: int) -> dict[str, torch.Tensor]:
+def sequences(shape: Shape, users: int, length: int, seed: int) -> dict[str, Any]:
     draw = torch.Generator().manual_seed(seed)
 
     def integers(n: int) -> torch.Tensor:
         return torch.randint(0, n, (users, length), generator=draw)
 
+    first = torch.zeros(users, length, dtype=torch.bool)
+    first[:, 0] = True
     return {
         "vectors": torch.randn(users, length, shape.width, generator=draw),
         "kind": integers(KINDS), "gap": integers(GAPS), "price": integers(PRICES),
-        "now": integers(GAPS), "valid": torch.ones(users, length, dtype=torch.bool),
+        "now": integers(GAPS), "first": first, "longest": length,
     }  # fmt: skip
 
 
-def served(model: SequenceModel, s: dict[str, torch.Tensor]) -> np.ndarray:
+def changed(s: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    """The sequences with something done to each column."""
+    return {k: change(v) if isinstance(v, torch.Tensor) else v for k, v in s.items()}
+
+
+def served(model: SequenceModel, s: dict[str, Any]) -> np.ndarray:
     """Queries (B, T, D) by the compiled serving form, one event at a time."""
     dense = Dense(**model.dense())
     users, length, width = s["vectors"].shape
     out = np.zeros((users, length, width), np.float32)
-    a = {name: tensor.numpy() for name, tensor in s.items()}
+    a = changed(s, torch.Tensor.numpy)
     for u in range(users):
         state = np.zeros(model.shape.channels, np.float32)
         for t in range(length):
@@ -81,19 +92,17 @@ def test_step_by_step_equals_the_whole_sequence(shape: Shape, length: int) -> No
     np.testing.assert_allclose(served(model, s), whole.numpy(), atol=CLOSE, rtol=CLOSE)
 
 
-def test_a_sequence_is_encoded_alike_in_every_batch_and_behind_padding() -> None:
+def test_a_sequence_is_encoded_alike_in_every_batch_and_behind_others() -> None:
     model, s = model_with_random_weights(SHAPE, seed=3), sequences(SHAPE, 9, 12, seed=4)
     with torch.no_grad():
         together = model(**s)
         for batch in (1, 2, 9):
-            alone = torch.cat(
-                [model(**{k: v[n : n + batch] for k, v in s.items()}) for n in range(0, 9, batch)]
-            )
+            parts = [changed(s, itemgetter(slice(n, n + batch))) for n in range(0, 9, batch)]
+            alone = torch.cat([model(**part) for part in parts])
             torch.testing.assert_close(alone, together, atol=CLOSE, rtol=CLOSE)
-        padded = {
-            name: torch.cat([torch.zeros_like(value[:, :5]), value], 1) for name, value in s.items()
-        }
-        torch.testing.assert_close(model(**padded)[:, 5:], together, atol=CLOSE, rtol=CLOSE)
+        in_one_row = model(**changed(s, lambda v: v.flatten(0, 1)[None]))
+        in_one_row = in_one_row.unflatten(1, (9, 12))[0]
+        torch.testing.assert_close(in_one_row, together, atol=CLOSE, rtol=CLOSE)
 
 
 def test_scan_is_the_recurrence_that_it_stands_for() -> None:
@@ -103,7 +112,10 @@ def test_scan_is_the_recurrence_that_it_stands_for() -> None:
     for t in range(13):
         state = decay[:, t] * state + drive[:, t]
         expected.append(state)
-    torch.testing.assert_close(scan(decay, drive), torch.stack(expected, 1))
+    torch.testing.assert_close(scan(decay, drive, 13), torch.stack(expected, 1))
+    decay[:, [0, 5, 9]] = 0.0  # sequences of 5, 4 and 4 steps
+    parts = [scan(decay[:, a:b], drive[:, a:b], b - a) for a, b in ((0, 5), (5, 9), (9, 13))]
+    torch.testing.assert_close(scan(decay, drive, 5), torch.cat(parts, 1))
 
 
 def test_both_sides_put_a_gap_into_the_same_bucket() -> None:

@@ -194,9 +194,11 @@ def test_a_trainer_that_is_never_ready_misses_the_oldest_events(
     assert trainer.lessons[1].ts[-1] == log[899].event.ts  # the newest
 
 
-def test_nothing_is_learned_or_kept_after_the_end_of_learning() -> None:
-    trainer = Direct()
-    core = Recommender(replace(CONFIG, encoder=replace(SMALL_ENCODER, until=300)), trainer)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_nothing_is_learned_or_kept_after_the_end_of_learning(overlap: bool) -> None:
+    trainer, encoder = Direct(), replace(SMALL_ENCODER, until=300, overlap=overlap)
+    core = Recommender(replace(CONFIG, encoder=encoder), trainer)
     run(core, deliveries(1_000), 50)
     assert sum(len(x.ts) for x in trainer.lessons) == 300
+    assert trainer.finished == len(trainer.lessons)  # nobody waits for one that never began
     assert core._teaching is not None and not core._teaching._events

@@ -16,10 +16,13 @@ from streams import cli, sample
 from streams.bench import live as live_bench
 from streams.bench import soak as soak_bench
 from streams.bench.child import BenchWorker
+from streams.bench.delay import DelayPlan
+from streams.bench.delay import run as run_delays
 from streams.bench.live import LivePlan
 from streams.bench.machine import BenchError, machine, rss_mb
 from streams.bench.soak import Samples, Seen
 from streams.bench.traffic import Traffic
+from streams.delay_report import delay_table, plot_delay
 from streams.logfile import EventLog
 from streams.report import live_tables, plot_soak, rates_table, soak_table
 from streams.topics import ensure_topics
@@ -136,3 +139,16 @@ def test_the_backtest_beside_its_limits(tmp_path: Path, capsys: pytest.CaptureFi
     assert "null core" in capsys.readouterr().out
     assert cli.main(["bench", "backtest", str(tmp_path / "no.csv")]) == 1
     assert "no.csv does not exist" in capsys.readouterr().err
+
+
+def test_delays_are_backtests_that_differ_in_when_weights_serve(tmp_path: Path) -> None:
+    plan = DelayPlan(sample.EVENTS, sample.ITEMS, limit=600, delays=(50, 300))
+    report = run_delays(plan, quiet)
+    rows = {row["delay"]: row for row in report["rows"]}
+    assert list(rows) == ["50", "300", "frozen after half", "no encoder"]
+    assert rows["frozen after half"]["config"]["encoder.until"] == "300"
+    assert rows["no encoder"]["encoder_hr@10"] == 0.0 < rows["no encoder"]["ndcg@10"]
+    assert rows["50"]["ndcg@10"] != rows["300"]["ndcg@10"]
+    assert delay_table(report).row_count == 4
+    plot_delay([report], tmp_path / "delay.png")
+    assert (tmp_path / "delay.png").stat().st_size > 10_000

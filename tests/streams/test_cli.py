@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from infra.checkpoint import FORMAT, About, write_checkpoint
 from infra.schema import migrations
+from online.teaching import EncoderConfig
 from streams import cli, sample
 from streams.commands.common import Failure, UsageFault, pairs, write_json
 from streams.commands.produce import GIVE_UP, _send, pace_of
@@ -187,6 +190,27 @@ class TestCheck:
         assert "secret" not in told
         assert "no Kafka broker answers at kafka://127.0.0.1:1" in told
         assert "did you mean FRESHREC_BATCH?" in told
+
+    def test_the_encoders_device_and_checkpoint_are_tried(
+        self, clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        import torch
+
+        if not torch.cuda.is_available():
+            monkeypatch.setenv("FRESHREC_DEVICE", "cuda")
+            assert cli.main(["check"]) == 1
+            assert "FRESHREC_DEVICE=cuda: PyTorch" in capsys.readouterr().out
+        monkeypatch.setenv("FRESHREC_DEVICE", "cpu")
+        shape = EncoderConfig()
+        for width, code, told in ((shape.width, 0, "trained, 2 items"), (8, 1, "has width")):
+            about = About(FORMAT, width, shape.channels, shape.hidden, ["a", "b"], {})
+            write_checkpoint(Path("trained"), about, {"x": np.zeros(3)})
+            monkeypatch.setenv("FRESHREC_ENCODER_FROM", "trained")
+            assert cli.main(["check"]) == code
+            assert told in capsys.readouterr().out
+        (clean / "trained" / "encoder.safetensors").write_bytes(b"cut")
+        assert cli.main(["check"]) == 1
+        assert "is not what was written" in capsys.readouterr().out
 
     def test_wrong_settings_end_it(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
