@@ -32,7 +32,7 @@ class IndexConfig:
     links: int = 32  # of a node; twice as many on the lowest level
     adding: int = 128  # nodes in view while the neighbours of a new one are looked for
     looking: float = 0.9  # nodes in view in a search beside the k best, in √ of the living
-    moved: float = 0.2  # how far a vector (its length is 1) may be from its node: a cosine of .98
+    moved: float = 0.2  # of its length, how far a vector may be from its node: a cosine of .98
     dead: float = 0.5  # dead nodes for each living one, above which a new graph is begun
     at_once: int = 64  # nodes added at a call, at most
     for_each: int = 8  # and in a search at most this many for each query
@@ -128,7 +128,7 @@ class ApproximateIndex:
         return len(self._waiting)
 
     def update(self, slots: np.ndarray, vectors: np.ndarray, bias: np.ndarray) -> None:
-        """New vectors (N, D), of length 1, and biases (N,); NOWHERE: the item has none any more."""
+        """New vectors (N, D), and biases (N,); NOWHERE: the item has none any more."""
         if len(slots):
             self._reach(int(slots.max()) + 1)
             self._now[slots, :-1] = vectors
@@ -175,8 +175,9 @@ class ApproximateIndex:
         """These items (N,) are new, gone or elsewhere: have them wait, unless they hardly moved."""
         there = self._now[slots, -1] > NOWHERE / LENGTH / 2
         gone, slots = slots[~there], slots[there]
-        way = self._now[slots] - self._then[slots]
-        far = np.einsum("nd,nd->n", way, way) > self._config.moved**2
+        now = self._now[slots]
+        way = now - self._then[slots]
+        far = _squared(way) > self._config.moved**2 * _squared(now)
         new = slots[(far | ~self._graph.holds(slots)) & ~self._waits[slots]]
         for graph in self._graphs():
             graph.drop(np.concatenate([gone, new]))
@@ -225,6 +226,11 @@ class ApproximateIndex:
             graph.add(slots, self._now[slots])
             self._then[slots] = self._now[slots]
             self.added += len(slots)
+
+
+def _squared(vectors: np.ndarray) -> np.ndarray:
+    """Squared lengths (N,) of vectors (N, D)."""
+    return np.einsum("nd,nd->n", vectors, vectors)
 
 
 def _longer(array: np.ndarray, n: int, empty: float) -> np.ndarray:

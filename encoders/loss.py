@@ -9,7 +9,7 @@ from torch import Tensor
 
 def logits(queries: Tensor, values: Tensor) -> Tensor:
     """Scores (N, R) of items `values` (R, D + 1), vectors and biases, for queries (N, D)."""
-    return queries @ F.normalize(values[:, :-1], dim=-1).T + values[:, -1]
+    return queries @ values[:, :-1].T + values[:, -1]
 
 
 def softmax_loss(queries: Tensor, values: Tensor, target: Tensor) -> Tensor:
@@ -26,9 +26,8 @@ def sampled_softmax_loss(
     of times that an item is among the negatives. After Bengio and Senécal (2008), "Adaptive
     importance sampling", and Yi et al. (2019), "Sampling-bias-corrected neural modeling" (logQ).
     """
-    directions = F.normalize(values[:, :-1], dim=-1)
-    bias = values[:, -1]
-    theirs = queries @ directions[negative].T + bias[negative] - log_chance
+    vectors, bias = values[:, :-1], values[:, -1]
+    theirs = queries @ vectors[negative].T + bias[negative] - log_chance
     theirs = theirs.masked_fill(negative[None, :] == target[:, None], -1e9)
-    ours = (queries * directions[target]).sum(-1) + bias[target]
+    ours = (queries * vectors[target]).sum(-1) + bias[target]
     return F.cross_entropy(torch.cat([ours[:, None], theirs], 1), torch.zeros_like(target))

@@ -6,7 +6,7 @@
 
 x is the sum of an item's vector and of vectors for the event's type, its gap from the event before
 and its price; `now` is the gap until the moment that is asked about. An item's score is the query's
-product with the item's direction, plus a bias. After Orvieto et al. (2023), "Resurrecting recurrent
+product with the item's vector, plus a bias. After Orvieto et al. (2023), "Resurrecting recurrent
 neural networks for long sequences", and Yue et al. (2024), "Linear recurrent units for sequential
 recommendation"; real decays, which measured better here than complex ones (docs/encoder.md).
 

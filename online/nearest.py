@@ -21,7 +21,7 @@ SPARE = 4  # an index is asked for this many times NEAR: the user's own items ma
 
 
 class Index(Protocol):
-    """Finds items by their product with a query. Vectors are directions, with the bias beside."""
+    """Finds items by their product with a query. Biases lie beside the vectors."""
 
     def update(self, slots: np.ndarray, vectors: np.ndarray, bias: np.ndarray) -> None:
         """New vectors (N, D), of length 1, and biases (N,); NOWHERE: the item has none any more."""
@@ -47,14 +47,13 @@ def ask_all(
 
 @compiled
 def _select(
-    products: np.ndarray, inverse: np.ndarray, bias: np.ndarray, own: np.ndarray, key: np.ndarray,
-    near: np.ndarray,
-) -> None:  # fmt: skip
+    products: np.ndarray, bias: np.ndarray, own: np.ndarray, key: np.ndarray, near: np.ndarray
+) -> None:
     """Keep the keys of the NEAR best of all items, best first, in near (NEAR,)."""
     score = np.full(NEAR, NOWHERE, np.float32)
     n, least = 0, NOWHERE
     for j in range(len(products)):
-        value = products[j] * inverse[j] + bias[j]
+        value = products[j] + bias[j]
         if value <= least or own[j] > 0:
             continue
         at = min(n, NEAR - 1)
@@ -98,7 +97,7 @@ def keep_nearest(
         for p in range(length):
             s.own[s.items[p]] = 1
         if exact:
-            _select(products[e], q.inverse, q.bias, s.own, t.key, q.near[rows[e]])
+            _select(products[e], q.bias, s.own, t.key, q.near[rows[e]])
         else:
             _take(found[e], q.bias, s.own, t.key, q.near[rows[e]])
         for p in range(length):
@@ -118,8 +117,7 @@ class Nearest:
     def publish(self, q: Sequences, slots: np.ndarray) -> None:
         """The vectors of these items are new."""
         if self._index is not None and self._follows:
-            directions = q.vector[slots] * q.inverse[slots, None]
-            self._index.update(slots, directions, q.bias[slots])
+            self._index.update(slots, q.vector[slots], q.bias[slots])
 
     def look(
         self, t: Tables, s: Scratch, q: Sequences, items: int, user: np.ndarray, ts: np.ndarray,

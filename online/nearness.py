@@ -57,7 +57,7 @@ def write(
         nowhere = bias[cand[c]] == NOWHERE
         score[c] = NOWHERE
         if not nowhere:
-            score[c] = products[c, 0] * inverse[cand[c]] + bias[cand[c]]
+            score[c] = products[c, 0] + bias[cand[c]]
         top = max(top, score[c])
     total = np.float32(0.0)
     for c in range(rows):

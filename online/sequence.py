@@ -5,7 +5,7 @@ long sequences"; Yue et al. 2024, LRURec) whose decay also depends on the time b
 
     state ← decay[gap] ⊙ state + x · drive            x = item + type + gap + price vectors
     query = head(x of the newest event, state, gap until now), of a learned length
-    score of an item = query · its vector's direction + its bias
+    score of an item = query · its vector + its bias
 
 So one more event costs the same after ten events and after a thousand. `encoders.model` is the same
 in PyTorch; it learns, in a process of its own, and hands its weights over as plain arrays. States
@@ -322,10 +322,9 @@ def ask(q: Sequences, s: Scratch, user: int, length: int, ts: int, out: np.ndarr
 
 
 def item_vectors(q: Sequences, slots: np.ndarray) -> list[bytes]:
-    """Direction and bias of each item (N,), D + 1 numbers; b"" for one without a vector."""
+    """Vector and bias of each item (N,), D + 1 numbers; b"" for one without a vector."""
     there = (slots >= 0) & (q.bias[slots] != NOWHERE)
-    directions = q.vector[slots] * q.inverse[slots, None]
-    both = np.concatenate([directions, q.bias[slots, None]], axis=1)
+    both = np.concatenate([q.vector[slots], q.bias[slots, None]], axis=1)
     return [row.tobytes() if have else b"" for row, have in zip(both, there, strict=True)]
 
 

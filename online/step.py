@@ -85,7 +85,7 @@ class Vector(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     table: str  # "user_vectors" or "item_vectors"
     id: str
-    values: bytes  # f4: a user's query and 1, or an item's direction and its bias
+    values: bytes  # f4: a user's query and 1, or an item's vector and its bias
     encoder: int  # version of the weights
     ts: int  # of the event, as are these
     produced_ms: int

@@ -50,7 +50,7 @@ def test_a_few_items_are_all_found_best_first(settled: bool) -> None:
 
 
 def test_large_biases_are_found_too() -> None:
-    vectors, bias, index, rng = world(3_000)
+    vectors, bias, index, rng = world(3_000, IndexConfig())
     bias *= 6.0
     index.update(np.arange(3_000), vectors, bias)
     settle(index)

@@ -130,7 +130,7 @@ def test_the_product_of_the_vectors_is_the_encoders_score() -> None:
     scores = np.array([score for _, score in pairs])
     listed = np.array([lists.x[row, SCORE] for row, _ in pairs])
     normal = (scores - listed)[listed > LEAST]  # the log of the list's sum, the same for all
-    assert len(normal) > 20
+    assert len(normal) > 4
     np.testing.assert_allclose(normal, normal[0], atol=1e-3)
 
 
@@ -172,7 +172,7 @@ def test_users_without_a_state_are_ranked_as_those_who_have_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"width": 1}, {"steps": 2.0}, {"share": 0.0}, {"states_mb": 0.5}, {"every": 0}]
+    "wrong", [{"width": 1}, {"steps": 2.0}, {"share": 1.5}, {"states_mb": 0.5}, {"every": 0}]
 )
 def test_wrong_settings_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"encoder.{next(iter(wrong))}="):
