@@ -11,7 +11,7 @@ from torch import Tensor
 
 from encoders.config import Shape, TrainingConfig
 from encoders.devices import Device
-from encoders.loss import sampled_softmax_loss, softmax_loss
+from encoders.loss import sampled_softmax_loss, softmax_loss, vectors_of
 from encoders.model import SequenceModel
 from encoders.replay import Windows
 from encoders.table import BETAS, Table
@@ -116,7 +116,7 @@ class Learner:
         row = rows[:, :-1][valid]
         there = self.device.take(row >= 0)
         items = self.device.take(place[np.maximum(row, 0)])
-        vectors = values[:, :-1][items] * (math.sqrt(self.shape.width) * there[:, None])
+        vectors = vectors_of(values)[items] * there[:, None]
         queries: Tensor = self._forward(
             vectors[None], flat(windows.kind[:, :-1]), flat(windows.gap[:, :-1]),
             flat(windows.price[:, :-1]), flat(windows.gap[:, 1:]), flat(first).bool(),

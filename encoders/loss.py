@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
+def vectors_of(values: Tensor) -> Tensor:
+    """Vectors (R, D) as they enter the model and serve, of rows of the table (R, D + 1).
+
+    The table holds them √D times shorter, so that a step of Adam moves them farther.
+    """
+    return values[:, :-1] * math.sqrt(values.shape[1] - 1)
+
+
 def logits(queries: Tensor, values: Tensor) -> Tensor:
     """Scores (N, R) of items `values` (R, D + 1), vectors and biases, for queries (N, D)."""
-    return queries @ values[:, :-1].T + values[:, -1]
+    return queries @ vectors_of(values).T + values[:, -1]
 
 
 def softmax_loss(queries: Tensor, values: Tensor, target: Tensor) -> Tensor:
@@ -26,7 +36,7 @@ def sampled_softmax_loss(
     of times that an item is among the negatives. After Bengio and Senécal (2008), "Adaptive
     importance sampling", and Yi et al. (2019), "Sampling-bias-corrected neural modeling" (logQ).
     """
-    vectors, bias = values[:, :-1], values[:, -1]
+    vectors, bias = vectors_of(values), values[:, -1]
     theirs = queries @ vectors[negative].T + bias[negative] - log_chance
     theirs = theirs.masked_fill(negative[None, :] == target[:, None], -1e9)
     ours = (queries * vectors[target]).sum(-1) + bias[target]

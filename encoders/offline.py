@@ -30,7 +30,7 @@ class OfflineConfig:
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             sequences=128,
-            negatives=2_000,
+            negatives=4_000,
             popular=0.0,
             dense=True,
             rate=1e-3,

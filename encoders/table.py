@@ -7,11 +7,11 @@ anew. Adam's moments lie beside the vectors and move with the rows.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from encoders.loss import vectors_of
 
 BETAS = 0.9, 0.98
 FREED_AT_ONCE = 64  # a 64th of the rows, when the table is full
@@ -149,4 +149,4 @@ class Table:
 
     def vectors(self, rows: Tensor) -> Tensor:
         """(N, D): the items' vectors as the model takes them."""
-        return self.values[rows, :-1] * math.sqrt(self.width)
+        return vectors_of(self.values[rows])

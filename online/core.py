@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,24 +9,21 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from online.columns import columns_of, past_columns, since_forget
 from online.contest import Contest, ContestConfig
 from online.engine import INTERACTION, ROWS, Batch, advance, new_lists, recall
-from online.events import EVENT_TYPES, Delivery, Event, Item, event_fault
+from online.events import Delivery, Event, Item, event_fault
 from online.history import DUPLICATE, FULL, NEW, TOO_LATE
 from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
 from online.quality import Quality
 from online.rehearsal import Rehearsal
-from online.sequence import item_vectors, price_bucket
+from online.rows import slate_row, vector_rows
 from online.slates import AT_ONCE, SlateMaker
-from online.slots import hash64, hashes
-from online.step import PastEvent, Recommendation, Reject, Slate, Step, Vector
+from online.step import PastEvent, Recommendation, Reject, Step
 from online.tables import PAGE, TICK
 from online.teaching import EncoderConfig, Teaching, Trainer, rebuilt
-
-INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
-_KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
 
 
 @dataclass(frozen=True)
@@ -131,23 +127,13 @@ class Recommender:
         absent = [user for user in histories if user not in self._memory.users]
         for at in range(0, len(absent), PART):
             users = absent[at : at + PART]
-            self._recall(users, [_since_forget(histories[u][-self.history_limit :]) for u in users])
+            self._recall(users, [since_forget(histories[u][-self.history_limit :]) for u in users])
 
     def _recall(self, users: list[str], pasts: list[list[PastEvent]]) -> None:
-        memory, lengths = self._memory, [len(past) for past in pasts]
-        memory.make_room(users=len(users), pages=sum(-(-n // PAGE) for n in lengths))
-        events = list(itertools.chain.from_iterable(pasts))
-        done = recall(
-            memory.tables,
-            np.repeat(np.array([memory.take_user(user) for user in users], np.int32), lengths),
-            np.array([memory.items.get(_item(e)) for e in events], np.int32),
-            np.array([_KIND[e.type] for e in events], np.int8),
-            np.array([price_bucket(e.price) for e in events], np.int8),
-            np.array([e.ts for e in events], np.int64),
-            hashes(e.event_id for e in events),
-            hashes(e.session_id for e in events),
-            self.history_limit,
-        )  # fmt: skip
+        memory, pages = self._memory, sum(-(-len(past) // PAGE) for past in pasts)
+        memory.make_room(users=len(users), pages=pages)
+        columns = past_columns(memory, users, pasts)
+        done = recall(memory.tables, *columns, self.history_limit)
         assert done, "make_room made room"
 
     # -- events ------------------------------------------------------------------------------
@@ -176,33 +162,10 @@ class Recommender:
         self._make_slates(step)
         return step
 
-    def _columns(self, batch: list[Delivery]) -> Batch:
-        events = [d.event for d in batch]
-        memory, n = self._memory, len(batch)
-        # Those that are held count as used before room is made, so that none of them gives way.
-        users = {e.user_id for e in events if not memory.users.touch(e.user_id)}
-        taken = [_item(e) for e in events]
-        items = {item for item in taken if item and not memory.items.touch(item)}
-        memory.make_room(users=len(users), items=len(items), pages=n, events=n)
-        return Batch(
-            user=np.array([memory.take_user(e.user_id) for e in events], np.int32),
-            item=np.array([memory.take_item(item) for item in taken], np.int32),
-            kind=np.array([_KIND[e.type] for e in events], np.int8),
-            price=np.array([price_bucket(e.price) for e in events], np.int8),
-            role=np.array([self._role(e) for e in events], np.int8),
-            ts=np.array([e.ts for e in events], np.int64),
-            event=hashes(e.event_id for e in events),
-            session=hashes(e.session_id or "" for e in events),
-            status=np.zeros(n, np.int8),
-        )  # fmt: skip
-
-    def _role(self, event: Event) -> int:
-        interaction = event.type in INTERACTIONS
-        return int(interaction) + 2 * int(interaction and event.type in self.config.targets)
-
     def _learn(self, batch: list[Delivery], step: Step) -> list[float]:
         """Score, then learn; the targets' ranks by popularity."""
-        columns, at, popular = self._columns(batch), 0, []
+        columns = columns_of(self._memory, batch, self.config.targets)
+        at, popular = 0, []
         while at < len(batch):
             first, begin = self._lists, at
             at, self._lists = advance(
@@ -274,35 +237,10 @@ class Recommender:
         due = [d for d in newest.values() if d.event.type != "forget"]
         asked = [(d.event.user_id, d.event.ts, d.event.session_id or "") for d in due]
         for d, recommendations in zip(due, self._slates.make(asked), strict=True):
-            step.slates.append(
-                Slate(
-                    slate_id=f"{hash64(d.event.user_id + chr(0) + d.event.event_id):016x}",
-                    user_id=d.event.user_id,
-                    ts=d.event.ts,
-                    produced_ms=d.produced_ms,
-                    topic=d.topic,
-                    partition=d.partition,
-                    offset=d.offset,
-                    model_version=self.model_version,
-                    recommendations=recommendations,
-                )
-            )
+            step.slates.append(slate_row(d, self.model_version, recommendations))
         if self.config.encoder.vectors and self._teaching is not None and self._teaching.version:
-            self._add_vectors(self._teaching.version, due, step)
-
-    def _add_vectors(self, version: int, due: list[Delivery], step: Step) -> None:
-        """The vectors of the users who get a slate, and of the items that the batch moved."""
-        users = zip(due, self._slates.queries, strict=True)
-        rows = [("user_vectors", d.event.user_id, values, d) for d, values in users if values]
-        newest = {_item(d.event): d for d in step.accepted if d.event.type in INTERACTIONS}
-        slots = np.array([self._memory.items.get(item) for item in newest], np.int64)
-        values = item_vectors(self._memory.sequences, slots)
-        some = zip(newest.items(), values, strict=True)
-        rows += [("item_vectors", item, vector, d) for (item, d), vector in some if vector]
-        step.vectors += [
-            Vector(table, name, vector, version, d.event.ts, d.produced_ms, *d[1:4])
-            for table, name, vector, d in rows
-        ]
+            version = self._teaching.version
+            step.vectors += vector_rows(self._memory, version, due, self._slates.queries, step)
 
     def recommend(
         self, user_id: str, now_ms: int, k: int | None = None
@@ -362,16 +300,3 @@ class Recommender:
         core.recommend("0", 99)
         core._memory.expire_item()
         core._memory.drop_user("1")
-
-
-def _item(event: Event | PastEvent) -> str:
-    """The item that an event counts for: one that was only shown is not the user's."""
-    return event.item_id if event.type in INTERACTIONS else ""
-
-
-def _since_forget(past: list[PastEvent]) -> list[PastEvent]:
-    """The history from the newest `forget` on."""
-    for n in range(len(past) - 1, -1, -1):
-        if past[n].type == "forget":
-            return past[n:]
-    return past

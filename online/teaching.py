@@ -198,6 +198,8 @@ class Teaching:
             self._begin()
             if self._busy and not self._config.overlap and self._config.wait:
                 metrics += self._activate(q, key, ts, changed)
+        if not self._config.wait:  # a trainer that gets no time shows here
+            metrics.append(Metric("encoder_waiting", self._waiting, 1, ts))
         return metrics
 
     def _begin(self) -> None:
@@ -230,6 +232,7 @@ class Teaching:
         if not _finite(made):
             self._trainer.roll_back(self.version)
             self.rollbacks += 1
+            _take_away(q, key, made, changed)
             return [*figures[1:], Metric("encoder_rollback", self.version, made.number, ts)]
         dense = Dense(*(a.copy() for a in q.dense))
         before = Undo(self.version, dense, slots, key[slots].copy(), q.vector[slots], q.bias[slots])
@@ -251,7 +254,7 @@ class Teaching:
         if len(self._undo) < UNDO or self._undo[0].version == 0:
             return []
         if self._busy:  # it went on from what turned out bad
-            self._trainer.finish()
+            _take_away(q, key, self._trainer.finish(), changed)
             self._busy = False
         bad = self.version
         while self._undo:
@@ -266,6 +269,15 @@ class Teaching:
         self._trainer.roll_back(self.version)
         self.rollbacks += 1
         return [Metric("encoder_rollback", self.version, bad, ts)]
+
+
+def _take_away(q: Sequences, key: Array, made: Publication, changed: Changed) -> None:
+    """Of a lesson that counts for nothing: the items that lost their rows have no vectors."""
+    lost = made.item[made.bias == NOWHERE]
+    slots = lost & SLOT_MASK
+    slots = slots[key[slots] == lost]
+    q.bias[slots] = NOWHERE
+    changed(q, slots)
 
 
 def rebuilt(q: Sequences) -> tuple[float, int]:

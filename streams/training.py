@@ -13,15 +13,14 @@ from encoders.config import Shape
 from encoders.devices import Device
 from encoders.offline import Log, OfflineConfig, OfflineTraining, Score
 from infra.checkpoint import FORMAT, About, write_checkpoint
-from online.core import INTERACTIONS
-from online.events import EVENT_TYPES, Event
+from online.columns import INTERACTIONS, KIND
+from online.events import Event
 from online.sequence import price_bucket
 from online.teaching import EncoderConfig
 
 Say = Callable[[int, int, str], None]  # steps done, of how many, what to note
 LEAVE_ONE_OUT, LAST_VALIDATES = "leave-one-out", "last-validates"
 PROTOCOLS = (LAST_VALIDATES, LEAVE_ONE_OUT)
-_KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
 
 
 class TrainingError(Exception):
@@ -44,7 +43,7 @@ def read(events: Iterable[Event]) -> tuple[Log, list[str]]:
     items: dict[str, int] = {}
     rows = [
         (users.setdefault(e.user_id, len(users)), items.setdefault(e.item_id, len(items)),
-         _KIND[e.type], price_bucket(e.price), e.ts)
+         KIND[e.type], price_bucket(e.price), e.ts)
         for e in events
         if e.type in INTERACTIONS
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 from encoders.config import Shape, TrainingConfig
 from encoders.devices import Device
 from encoders.trainer import Trainer
-from online.sequence import Dense
+from online.sequence import NOWHERE, Dense
 from online.teaching import EncoderConfig, Lesson, Publication
 
 SMALL_ENCODER = EncoderConfig(width=16, channels=24, hidden=16, every=100, steps=0.05)
@@ -66,12 +66,16 @@ class Spoiled(Direct):
 
 
 class NotFinite(Direct):
-    """One lesson's weights are no numbers."""
+    """One lesson's weights are no numbers, and an item lost its row in it."""
 
     bad = 5
+    lost = -1  # the item's key
 
     def finish(self) -> Publication:
         made = super().finish()
         if made.number != self.bad:
             return made
-        return made._replace(dense=made.dense._replace(drive=made.dense.drive * np.nan))
+        self.lost = int(made.item[0])
+        bias = np.where(made.item == self.lost, np.float32(NOWHERE), made.bias)
+        dense = made.dense._replace(drive=made.dense.drive * np.nan)
+        return made._replace(dense=dense, bias=bias)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.loss import logits
+from encoders.loss import logits, sampled_softmax_loss
 from encoders.replay import Replay
 from encoders.table import Table
 from encoders.trainer import NOWHERE, Learned
-from tests.encoders.streams import CPU, small_trainer, walk
+from tests.encoders.streams import CPU, SHAPE, small_trainer, walk
 
 
 def lessons(trainer, events: tuple[np.ndarray, ...], every: int = 250, steps: int = 10):  # type: ignore[no-untyped-def]
@@ -34,6 +34,24 @@ def test_it_learns_what_comes_next() -> None:
         best = logits(queries, trainer.table.values[given]).argsort(1, descending=True)[:, :5]
     hits = (torch.from_numpy(given)[best].numpy() == rows[:, -1:]).any(1)
     assert hits.mean() > 0.5  # of 60 items; nine of ten moves can be told
+
+
+def test_what_is_learned_is_what_serves() -> None:
+    """The loss's scores are those of the published vectors and biases, as `online` takes them."""
+    trainer = small_trainer()
+    made = list(lessons(trainer, walk(1_000)))[-1]
+    queries = torch.randn(7, SHAPE.width, generator=torch.Generator().manual_seed(0))
+    keys = made.item.astype(np.int64)
+    values = trainer.table.values[torch.from_numpy(trainer.table.rows_of(keys, keys))]
+    served = queries.numpy() @ made.vector.T + made.bias
+    np.testing.assert_allclose(logits(queries, values).numpy(), served, atol=1e-4)
+    nobody = torch.arange(len(keys) - 1), torch.zeros(len(keys) - 1)
+    target = torch.full((7,), len(keys) - 1)
+    losses = (
+        sampled_softmax_loss(queries, values, target, *nobody),
+        torch.nn.functional.cross_entropy(torch.from_numpy(served), target),
+    )
+    torch.testing.assert_close(*losses)
 
 
 def test_the_same_lessons_make_the_same_weights() -> None:

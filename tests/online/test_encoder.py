@@ -12,7 +12,9 @@ from online.events import Delivery, Event
 from online.features import LEAST
 from online.memory import MemoryConfig
 from online.nearness import SCORE
+from online.sequence import NOWHERE
 from online.step import Metric, Step
+from online.tables import SLOT_MASK
 from tests.encoders.direct import SMALL_ENCODER, Direct, NotFinite, Spoiled
 from tests.encoders.streams import walk
 
@@ -102,6 +104,21 @@ def test_weights_that_spoil_the_ranking_are_taken_back() -> None:
     assert core.quality()["encoder_rollbacks"] == len(back)
 
 
+def test_an_item_that_lost_its_row_in_a_lesson_that_counts_for_nothing_has_no_vector() -> None:
+    trainer = NotFinite()
+    core = Recommender(CONFIG, trainer)
+    log = deliveries(1_000)
+    steps = [run(core, [d], 1)[0] for d in log[:550]]
+    bias = core._memory.sequences.bias
+    for d in log[550:]:
+        before = bias.copy()
+        steps += run(core, [d], 1)
+        if metrics(steps[-1:], "encoder_rollback"):
+            break
+    slot = trainer.lost & SLOT_MASK
+    assert before[slot] != NOWHERE == bias[slot]
+
+
 def test_weights_that_are_no_numbers_never_serve() -> None:
     trainer = NotFinite()
     core = Recommender(CONFIG, trainer)
@@ -187,7 +204,8 @@ def test_a_trainer_that_is_never_ready_misses_the_oldest_events(
     trainer.done = False
     core = Recommender(replace(CONFIG, encoder=replace(SMALL_ENCODER, wait=False)), trainer)
     log = deliveries(1_000)
-    run(core, log[:850], 50)
+    waiting = [m.value for m in metrics(run(core, log[:850], 50), "encoder_waiting")]
+    assert waiting == [0, 100, 200, 250, 250, 250, 250, 250]
     trainer.done = True
     run(core, log[850:], 50)
     assert [len(x.ts) for x in trainer.lessons][1] <= 250
