@@ -179,6 +179,10 @@ class _Live:
         read = json.loads(answer.stdout.splitlines()[-1])
         return float(read["events"] / read["seconds"]) if read["seconds"] else 0.0
 
+    def _all_done(self, health: dict[str, Any]) -> bool:
+        done = health.get("events_total", 0) + health.get("duplicates", 0)
+        return bool(done >= self._in_topic)
+
     def _encoder(self) -> list[str]:
         return [] if self._settings.encoder else ["--config", "encoder.on=false"]
 
@@ -186,10 +190,11 @@ class _Live:
         what = peer.called
         self._say(f"starting {what}", 0, 1)
         with BenchWorker(self._folder, self._address, name, peer.module, peer.settings) as worker:
-            total = self._in_topic
+            total = self._bulk  # the same events for all; what earlier workers were sent follows
             rate = worker.rate_until(
                 total, lambda done: self._say(f"{what}, full speed", done, total)
             )
+            worker.until(self._all_done, CATCH_UP_S, "all events of earlier workers are written")
             quality = {
                 k: v for k, v in worker.health().get("quality", {}).items()
                 if k in ("hr@10", "ndcg@10")
@@ -199,9 +204,8 @@ class _Live:
                 self._events, lambda done, of: self._say(f"{what}, {self._plan.rate}/s", done, of)
             )
             health = worker.until(
-                lambda h: h.get("events_total", 0) + h.get("duplicates", 0) >= self._in_topic,
-                CATCH_UP_S, "all events of the steady part are written",
-            )  # fmt: skip
+                self._all_done, CATCH_UP_S, "all events of the steady part are written"
+            )
             return {
                 "events_per_second": rate,
                 "freshness_ms": freshness.report(health),
