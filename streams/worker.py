@@ -262,6 +262,8 @@ class Worker:
 # Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
 TABLES_SHARE = 0.36
 TRAINER_MB = 500  # the process that teaches the encoder: most of it is torch
+FROM_TABLES = 0.7  # of what the encoder takes; the rest was spare (measured by bench soak)
+LEAST_TABLES_MB = 120.0
 
 
 def _config(settings: Settings) -> RecommenderConfig:
@@ -270,7 +272,9 @@ def _config(settings: Settings) -> RecommenderConfig:
         k=settings.slate,
         seed=settings.seed,
         exclude_seen=settings.exclude_seen,
-        memory=MemoryConfig.within((settings.memory_mb - encoder_mb) * TABLES_SHARE),
+        memory=MemoryConfig.within(
+            max(settings.memory_mb * TABLES_SHARE - encoder_mb * FROM_TABLES, LEAST_TABLES_MB)
+        ),
         encoder=EncoderConfig(
             on=settings.encoder,
             states_mb=settings.encoder_mb,
