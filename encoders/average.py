@@ -11,7 +11,19 @@ from torch import Tensor
 
 class Average:
     """Exponential moving averages of tensors that change in place (Polyak and Juditsky 1992,
-    "Acceleration of stochastic approximation by averaging")."""
+    "Acceleration of stochastic approximation by averaging").
+
+    >>> weight = torch.zeros(1)
+    >>> average = Average([weight], decay=0.5)
+    >>> for value in (1.0, 2.0, 4.0):
+    ...     _ = weight.fill_(value)
+    ...     average.update()
+    >>> with average.in_place():
+    ...     round(weight.item(), 2)
+    3.45
+    >>> weight.item()
+    4.0
+    """
 
     def __init__(self, tensors: list[Tensor], decay: float) -> None:
         """decay: what is kept at each step; the first steps, which are far off, are forgotten."""
@@ -23,7 +35,8 @@ class Average:
     def update(self) -> None:
         self._steps += 1
         part = 1.0 - min(self._decay, self._steps / (self._steps + 9.0))
-        torch._foreach_lerp_(self._mean, self._tensors, part)
+        for mean, tensor in zip(self._mean, self._tensors, strict=True):
+            mean.lerp_(tensor, part)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
