@@ -7,10 +7,21 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from encoders.config import NOWHERE, Shape, TrainingConfig
 from encoders.devices import Device
+from encoders.kept import (
+    chance,
+    plain,
+    replay_state,
+    restore_replay,
+    restore_table,
+    set_chance,
+    table_state,
+    tensors,
+)
 from encoders.learner import Learner
 from encoders.replay import Replay
 
@@ -94,6 +105,58 @@ class Trainer:
         self._touched = [np.flatnonzero(self.table.key >= 0)]
         self._at = 1
         return self._learned(np.zeros(0, np.int64), [], 0)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that learning goes on from, as plain values and arrays, some of them ours."""
+        learner = self.learner
+        undo = [
+            {
+                "number": before.number,
+                "previous": before.previous,
+                "model": plain(before.model),
+                "optimizer": plain(before.optimizer["state"]),
+                "kept": sorted(before.kept),
+                "rows": plain(before.rows),
+            }
+            for before in self._undo
+        ]
+        return {
+            "at": self._at,
+            "model": plain(self.model.state_dict()),
+            "optimizer": plain(self.optimizer.state_dict()["state"]),
+            "slowed": learner.slowed,
+            "chance": chance(learner._rng),
+            "random": torch.get_rng_state().numpy(),
+            "table": table_state(self.table),
+            "replay": replay_state(self.replay),
+            "undo": undo,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Be as when `state` was taken. Raises ValueError when it is of another shape."""
+        learner, device = self.learner, self.device.torch
+        try:
+            self.model.load_state_dict(tensors(state["model"], device))
+        except RuntimeError as fault:  # torch's word for other shapes
+            raise ValueError(f"the state kept is of another encoder: {fault}") from None
+        self.optimizer.load_state_dict(self._optimizer_with(state["optimizer"]))
+        self._at, learner.slowed = state["at"], state["slowed"]
+        set_chance(learner._rng, state["chance"])
+        torch.set_rng_state(torch.from_numpy(state["random"]))
+        restore_table(self.table, state["table"])
+        restore_replay(self.replay, state["replay"])
+        self._undo.clear()
+        for kept in state["undo"]:
+            rows = [(row, key, tuple(tensors(s, device))) for row, key, s in kept["rows"]]
+            optimizer = self._optimizer_with(kept["optimizer"])
+            model = tensors(kept["model"], device)
+            before = _Before(kept["number"], kept["previous"], model, optimizer,
+                             set(kept["kept"]), rows)  # fmt: skip
+            self._undo.append(before)
+
+    def _optimizer_with(self, state: dict[int, Any]) -> dict[str, Any]:
+        moments = {int(n): tensors(each, self.device.torch) for n, each in state.items()}
+        return {**self.optimizer.state_dict(), "state": moments}
 
     def _learned(self, lost: np.ndarray, losses: list[float], skipped: int) -> Learned:
         rows = np.unique(np.concatenate(self._touched))

@@ -16,6 +16,7 @@ from online.features import FEATURES, SEQUENCE_FEATURES
 from online.listwise import ranks, softmax
 from online.network import mix
 from online.ranker import Array, LinearRanker, NeuralRanker, Ranker, RankerConfig, Scaler
+from online.state import State
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,34 @@ class Contest:
         out = np.zeros(len(place) - first)
         ranks(self._mixed, start[first:], proposed[first:], place[first:], unproposed[first:], out)
         return out
+
+    def state(self) -> State:
+        return {
+            "scaler": self.scaler.state(),
+            "rankers": {ranker.name: ranker.state() for ranker in self.rankers},
+            "loss": self._loss,
+            # of the lists that are not learned yet
+            "x": self._x,
+            "p": self._p,
+            "mixed": self._mixed,
+            "drift": self._drift._helper.__getstate__(),
+            "drifts": self.drifts,
+            "learned": self.learned,
+        }
+
+    def restore(self, state: State) -> None:
+        """Be as when `state` was taken. Rankers that it does not know begin anew."""
+        self.scaler.restore(state["scaler"])
+        kept = state["rankers"]
+        for ranker in self.rankers:
+            if ranker.name in kept:
+                ranker.restore(kept[ranker.name])
+        if len(state["loss"]) == len(self._loss):
+            self._loss[:] = state["loss"]
+            self._p[:] = state["p"]
+        self._x[:], self._mixed[:] = state["x"], state["mixed"]
+        self._drift._helper.__setstate__(state["drift"])
+        self.drifts, self.learned = state["drifts"], state["learned"]
 
     def learn(
         self, raw: Array, start: Array, proposed: Array, place: Array, unproposed: Array

@@ -12,16 +12,17 @@ from threadpoolctl import threadpool_limits
 from online.columns import columns_of, past_columns, since_forget
 from online.contest import Contest, ContestConfig
 from online.engine import INTERACTION, ROWS, Batch, advance, new_lists, recall
-from online.events import Delivery, Event, Item, event_fault
+from online.events import Delivery, Item, event_fault
 from online.history import DUPLICATE, FULL, NEW, TOO_LATE
 from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
 from online.quality import Quality
-from online.rehearsal import Rehearsal
+from online.rehearsal import rehearse
 from online.rows import slate_row, vector_rows
 from online.slates import AT_ONCE, SlateMaker
-from online.step import PastEvent, Recommendation, Reject, Step
+from online.state import State
+from online.step import PastEvent, Recommendation, Reject, Step, Turn
 from online.tables import PAGE, TICK
 from online.teaching import EncoderConfig, Teaching, Trainer, rebuilt
 
@@ -160,6 +161,8 @@ class Recommender:
             ts = step.ranks[-1][0].event.ts
             step.metrics += self._quality.update(ranks, np.array(popular), ts)
         self._make_slates(step)
+        if self._teaching is not None:
+            step.turns, self._teaching.turns = self._teaching.turns, []
         return step
 
     def _learn(self, batch: list[Delivery], step: Step) -> list[float]:
@@ -281,22 +284,48 @@ class Recommender:
             "encoder_rebuilt": rebuilt(self._memory.sequences)[0],
         }
 
+    def state(self) -> State:
+        """Everything that was learned, between two steps, but for the trainer's own part.
+
+        Its arrays are the core's: write them down before anything else is asked of it.
+        """
+        return {
+            "memory": self._memory.state(),
+            "contest": self._contest.state(),
+            "quality": self._quality.state(),
+            "block": {**self._block._asdict(), "lists": self._lists},
+            "teaching": self._teaching.state() if self._teaching is not None else None,
+        }
+
+    def save_trainer(self, place: str) -> bool:
+        """Have the trainer keep its part of the state under that name; False without one."""
+        if self._teaching is not None:
+            self._teaching.save(place)
+        return self._teaching is not None
+
+    def resume(self, state: State, place: str) -> bool:
+        """Be as when `state` was taken and the trainer's part was kept at `place`; before any step.
+
+        False when the encoder is of another shape now, or was off: it begins anew.
+        """
+        fits = self._memory.restore(state["memory"])
+        self._contest.restore(state["contest"])
+        self._quality.restore(state["quality"])
+        block = state["block"]
+        if block["x"].shape == self._block.x.shape:
+            for name, array in self._block._asdict().items():
+                array[:] = block[name]
+            self._lists = block["lists"]
+        if self._teaching is None or not fits or state["teaching"] is None:
+            return self._teaching is None
+        self._teaching.restore(state["teaching"], place)
+        return True
+
+    def follow(self, turns: Iterable[Turn]) -> None:
+        """Let the encoder's coming turns go as these did: for a replay of what was live."""
+        if self._teaching is not None:
+            self._teaching.follow(turns)
+
     def warm_up(self) -> None:
         """Compile everything now: about a minute the first time, then kept on disk."""
-        small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
-        encoder = EncoderConfig(width=4, channels=4, hidden=4, every=8)
-        config = RecommenderConfig(
-            memory=small, block=2, exclude_seen=self.config.exclude_seen, encoder=encoder
-        )
-        core = Recommender(config, Rehearsal(encoder))
-        core.announce([Item(item_id="0", title="zero")])
-        past = PastEvent("e", "click", "0", 0)
-        core.restore({"0": [past], "1": [past]})
-        for n in range(40):
-            event = Event(
-                event_id=str(n), type="click", user_id=str(n % 3), item_id=str(n % 7), ts=n
-            )
-            core.step([Delivery(event, "", 0, n, n)], n)
-        core.recommend("0", 99)
-        core._memory.expire_item()
-        core._memory.drop_user("1")
+        rehearse(self.config.exclude_seen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from online.state import State
+
 
 class Guard:
     """Watches how often the encoder alone has the target among the ten best of its list.
@@ -29,6 +31,12 @@ class Guard:
         self._system_usual += system - usual * self._system_usual
         self.targets += 1
         self.hits += encoder
+
+    def state(self) -> State:
+        return dict(vars(self))
+
+    def restore(self, state: State) -> None:
+        vars(self).update(state)
 
     def alarmed(self) -> bool:
         if self._system_usual == 0.0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from online import tables as tb
@@ -13,8 +14,18 @@ from online.features import Scratch, new_scratch
 from online.history import drop_user
 from online.observe import expire, know
 from online.pairs import free_entries
-from online.sequence import NOWHERE, Sequences, new_sequences, release, resized, rows_within
+from online.sequence import (
+    NOWHERE,
+    Sequences,
+    new_sequences,
+    release,
+    resized,
+    rows_within,
+    sequences_restored,
+    sequences_state,
+)
 from online.slots import Slots
+from online.state import State
 from online.tables import ITEMS_KNOWN, PAGES_FREE, PAIRS_USED, Tables
 from online.teaching import EncoderConfig
 
@@ -204,6 +215,40 @@ class Memory:
     def category(self, item_id: str) -> str:
         item = self._catalogue.get(item_id)
         return item.category if item else ""
+
+    # -- state -------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Everything that is remembered; `restore` takes it back."""
+        items, users = self.items.rows, self.users.rows
+        return {
+            "items": self.items.state(),
+            "users": self.users.state(),
+            "tables": tb.state_of(self.tables, items, users),
+            "sequences": sequences_state(self.sequences, items, users),
+            "catalogue": msgspec.msgpack.encode(list(self._catalogue.values())),
+            "limited": [[name, *limit] for name, limit in self._limited.items()],
+        }
+
+    def restore(self, state: State) -> bool:
+        """Be as when `state` was taken; False when the encoder's part does not fit this one's
+        shape: it begins anew.
+
+        Bounds may be others by now: whoever is too many gives way when room is made.
+        """
+        self.items.restore(state["items"])
+        self.users.restore(state["users"])
+        self.tables = tb.restored(state["tables"])
+        items, users = len(self.tables.taken), len(self.tables.user_n)
+        width = self.sequences.vector.shape[1]
+        self.scratch = new_scratch(items, users, self.config.history, width)
+        catalogue = msgspec.msgpack.decode(state["catalogue"], type=list[Item])
+        self._catalogue = {item.item_id: item for item in catalogue}
+        self._limited = OrderedDict((name, (gone, start)) for name, gone, start in state["limited"])
+        rows = min(self._states, users)
+        found = sequences_restored(self.sequences, state["sequences"], rows)
+        self.sequences = found or resized(self.sequences, items, users, rows)
+        return found is not None
 
     # -- figures -----------------------------------------------------------------------------
 

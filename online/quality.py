@@ -6,6 +6,7 @@ import numpy as np
 from river import stats
 
 from online.contest import ndcg
+from online.state import State
 from online.step import Metric
 
 NAMES = ("hr@10", "ndcg@10", "mrr@10", "popularity_hr@10", "popularity_ndcg@10")
@@ -47,6 +48,15 @@ class Quality:
             for value in values.tolist():  # one by one: the same sum however batches are cut
                 self._means[name].update(value)
         return found
+
+    def state(self) -> State:
+        means = {name: [mean.n, mean._mean] for name, mean in self._means.items()}
+        return {"targets": self.targets, "means": means}
+
+    def restore(self, state: State) -> None:
+        self.targets = state["targets"]
+        for name, (n, mean) in state["means"].items():
+            self._means[name].n, self._means[name]._mean = n, mean
 
     def totals(self) -> dict[str, float]:
         return {name: float(mean.get()) for name, mean in self._means.items()}

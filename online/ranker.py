@@ -21,6 +21,7 @@ from river import optim, preprocessing
 from online.features import LOGS, NAMES, SHARES
 from online.listwise import gradient, softmax
 from online.network import adam, backward, forward, linear_scores, standardise
+from online.state import State
 
 Array = np.ndarray
 
@@ -51,6 +52,12 @@ class Ranker(Protocol):
         list's target, -1 none; weight: (L,) f4, how much a list counts.
         """
         ...
+
+    def state(self) -> State:
+        """Everything that it learned; `restore` takes it back."""
+        ...
+
+    def restore(self, state: State) -> None: ...
 
 
 class Scaler:
@@ -83,6 +90,17 @@ class Scaler:
         self.scale = (1.0 / deviation).astype(np.float32)
         self.offset = (mean / deviation).astype(np.float32)
 
+    def state(self) -> State:
+        s = self._statistics
+        kept = {name: dict(getattr(s, name)) for name in ("counts", "means", "vars")}
+        return {"statistics": kept, "blocks": self._blocks, "scale": self.scale,
+                "offset": self.offset}  # fmt: skip
+
+    def restore(self, state: State) -> None:
+        for name, values in state["statistics"].items():
+            getattr(self._statistics, name).update(values)
+        self._blocks, self.scale, self.offset = state["blocks"], state["scale"], state["offset"]
+
     def apply(self, x: Array, first: int, out: Array) -> None:
         """Scale prepared rows from `first` on into the same rows of `out`."""
         standardise(x, first, len(x), self.scale, self.offset, out)
@@ -113,6 +131,16 @@ class LinearRanker:
         self._weights = self._optimizer.step(self._weights, by_name)
         self._vector = self._as_vector()
 
+    def state(self) -> State:
+        optimizer = {"g2": dict(self._optimizer.g2), "steps": self._optimizer.n_iterations}
+        return {"weights": dict(self._weights), **optimizer}
+
+    def restore(self, state: State) -> None:
+        self._weights = dict(state["weights"])
+        self._optimizer.g2.update(state["g2"])
+        self._optimizer.n_iterations = state["steps"]
+        self._vector = self._as_vector()
+
 
 class NeuralRanker:
     """score = v · relu(W x + b) + u · x, with Adam (Kingma and Ba 2015).
@@ -121,6 +149,8 @@ class NeuralRanker:
     stochastic approximation by averaging"): steps large enough to follow the stream leave the
     newest weights noisy. Learning goes on from the newest ones.
     """
+
+    _KEPT = ("_parameters", "_average", "_mean", "_square")
 
     def __init__(
         self,
@@ -166,6 +196,15 @@ class NeuralRanker:
         for unseen in (self._gradients[0], self._gradients[3]):
             unseen[self._seen :] = 0.0
         self._adam()
+
+    def state(self) -> State:
+        kept = {name.lstrip("_"): list(getattr(self, name)) for name in self._KEPT}
+        return {"steps": self._steps, **kept}
+
+    def restore(self, state: State) -> None:
+        self._steps = state["steps"]
+        for name in self._KEPT:
+            setattr(self, name, list(state[name.lstrip("_")]))
 
     def _adam(self) -> None:
         self._steps += 1

@@ -1,10 +1,13 @@
-"""A trainer for compiling everything before there is anything to learn."""
+"""A trainer, and a day in the life of a core, for compiling everything before the first event."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from online.events import Delivery, Event, Item
+from online.memory import MemoryConfig
 from online.sequence import new_dense
+from online.step import PastEvent
 from online.teaching import EncoderConfig, Lesson, Publication
 
 Array = np.ndarray
@@ -36,6 +39,12 @@ class Rehearsal:
     def roll_back(self, number: int) -> None:
         pass
 
+    def save(self, place: str) -> None:
+        pass
+
+    def resume(self, place: str, number: int, busy: bool) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -47,3 +56,22 @@ class Rehearsal:
         vectors = np.ones((len(items), c.width), np.float32)
         bias = np.zeros(len(items), np.float32)
         return Publication(number, dense, items, vectors, bias, float("nan"), 0)
+
+
+def rehearse(exclude_seen: bool) -> None:
+    """Have a small core do once whatever is compiled."""
+    from online.core import Recommender, RecommenderConfig  # which imports us
+
+    small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
+    encoder = EncoderConfig(width=4, channels=4, hidden=4, every=8)
+    config = RecommenderConfig(memory=small, block=2, exclude_seen=exclude_seen, encoder=encoder)
+    core = Recommender(config, Rehearsal(encoder))
+    core.announce([Item(item_id="0", title="zero")])
+    past = PastEvent("e", "click", "0", 0)
+    core.restore({"0": [past], "1": [past]})
+    for n in range(40):
+        event = Event(event_id=str(n), type="click", user_id=str(n % 3), item_id=str(n % 7), ts=n)
+        core.step([Delivery(event, "", 0, n, n)], n)
+    core.recommend("0", 99)
+    core._memory.expire_item()
+    core._memory.drop_user("1")

@@ -23,6 +23,7 @@ import numpy as np
 from online.compiled import brief, compiled
 from online.events import EVENT_TYPES
 from online.features import Scratch
+from online.state import State
 
 GAPS, KINDS, PRICES = 32, len(EVENT_TYPES), 16
 NEAR = 32  # nearest items kept of each user
@@ -122,6 +123,39 @@ def resized(q: Sequences, items: int, users: int, rows: int) -> Sequences:
         last=longer(q.last, rows, 0),
         near=longer(q.near, rows, -1),
     )
+
+
+_ITEMS = ("vector", "bias", "inverse")
+_ROWS = ("row", "owner", "used", "made", "state", "last", "near", "hand")
+
+
+def sequences_state(q: Sequences, items: int, users: int) -> State:
+    """Everything of so many items and users: `sequences_restored` takes it back."""
+    return {
+        "dense": q.dense._asdict(),
+        "room": [len(q.bias), len(q.row), len(q.owner)],
+        **{name: getattr(q, name)[:items] for name in _ITEMS},
+        **{name: getattr(q, name) for name in (*_ROWS, "version", "counts")},
+    } | {"row": q.row[:users]}
+
+
+def sequences_restored(q: Sequences, state: State, rows: int) -> Sequences | None:
+    """Sequences as they were when `state` was taken; None when they were of another shape.
+
+    rows: users' states that there is room for now. If it was another number, all are made anew
+    when they are next needed.
+    """
+    dense = state["dense"]
+    if any(ours.shape != dense[name].shape for name, ours in q.dense._asdict().items()):
+        return None
+    shape = q.vector.shape[1], q.state.shape[1], q.dense.up.shape[1]
+    items, users, had = state["room"]
+    found = new_sequences(*shape, items, users, rows)
+    for name, ours in found.dense._asdict().items():
+        ours[:] = dense[name]
+    for name in (*_ITEMS, *(_ROWS if rows == had else ()), "version", "counts"):
+        getattr(found, name)[: len(state[name])] = state[name]
+    return found
 
 
 def rows_within(megabytes: float, channels: int) -> int:

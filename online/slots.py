@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from online.state import State
+
 
 class Slots:
     """Ids to slots 0 .. capacity - 1, remembering which were used last.
@@ -67,6 +69,23 @@ class Slots:
             self.ids.append(key)
         self._slot[key] = slot
         return slot
+
+    def state(self) -> State:
+        """Everything, as plain values and arrays; `restore` takes it back."""
+        return {
+            "order": list(self._slot),  # least recently used first
+            "slot": np.fromiter(self._slot.values(), np.int64, len(self._slot)),
+            "rows": len(self.ids),
+            "free": np.array(self._free, np.int64),
+        }
+
+    def restore(self, state: State) -> None:
+        """Be as when `state` was taken, but for the limit, which may have changed."""
+        self._slot = OrderedDict(zip(state["order"], state["slot"].tolist(), strict=True))
+        self._free = state["free"].tolist()
+        self.ids = [""] * state["rows"]
+        for key, slot in self._slot.items():
+            self.ids[slot] = key
 
     def oldest(self) -> str:
         """The id that was used longest ago."""

@@ -94,6 +94,14 @@ class Vector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     offset: int
 
 
+class Turn(NamedTuple):
+    """What was decided at a turn of the encoder's: to be decided again in a replay."""
+
+    at: int  # events
+    activated: bool
+    began: bool
+
+
 class Reject(NamedTuple):
     delivery: Delivery
     reason: str  # starts with a code: "invalid: …", "too_late: …", "full: …"
@@ -119,6 +127,7 @@ class Step:
     duplicates: int = 0  # already in the history: dropped and counted
     metrics: list[Metric] = field(default_factory=list)
     vectors: list[Vector] = field(default_factory=list)  # of the batch's users and items
+    turns: list[Turn] = field(default_factory=list)  # the encoder's, for the journal
     ranks: list[tuple[Delivery, float]] = field(
         default_factory=list
     )  # of each target; inf: unknown

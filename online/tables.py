@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from online.compiled import compiled
+from online.state import State
 
 PAGE = 16  # events in one page of a user's history
 RECENT = 64  # newest users remembered per item
@@ -154,6 +155,42 @@ USER_TABLES = ("user_page", "user_n")
 PAGE_TABLES = (
     "page_older", "page_item", "page_type", "page_price", "page_ts", "page_event", "page_session",
 )  # fmt: skip
+
+
+_BY_KIND = {
+    "items": ("key", *ITEM_TABLES),
+    "users": ("user_key", *USER_TABLES),
+    "pages": PAGE_TABLES,
+    "pairs": PAIR_TABLES,
+}
+WHOLE = ("row_free_n", "hot", "hot_n", "clock")  # kept as they are
+
+
+def state_of(t: Tables, items: int, users: int) -> State:
+    """The rows in use, of so many items and users, and how many rows there are."""
+    used = np.ones(len(t.page_older), np.bool_)
+    used[t.page_free[: t.clock[PAGES_FREE]]] = False
+    pages = int(np.flatnonzero(used)[-1]) + 1 if used.any() else 0
+    rows = {"items": items, "users": users, "pages": pages, "pairs": int(t.clock[PAIRS_USED])}
+    state: State = {"room": [len(t.taken), len(t.user_n), len(t.page_older), len(t.pair_item)]}
+    for kind, names in _BY_KIND.items():
+        state |= {name: getattr(t, name)[: rows[kind]] for name in names}
+    state |= {name: getattr(t, name) for name in WHOLE}
+    state["row_free"] = t.row_free[:, : int(t.row_free_n.max())]
+    state["page_free"] = t.page_free[: t.clock[PAGES_FREE]]
+    return state
+
+
+def restored(state: State) -> Tables:
+    """Tables as they were when `state` was taken."""
+    t = new_tables(*state["room"])
+    for name in t._fields:
+        kept, ours = state[name], getattr(t, name)
+        if name == "row_free":
+            ours[:, : kept.shape[1]] = kept
+        else:
+            ours[: len(kept)] = kept
+    return t
 
 
 def _grown(t: Tables, names: tuple[str, ...], rows: int) -> Tables:

@@ -12,7 +12,7 @@ or when weights are not finite, the last good ones serve again.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -20,7 +20,8 @@ import numpy as np
 
 from online.guard import Guard
 from online.sequence import ADVANCED, NOWHERE, REBUILT, Dense, Sequences, publish
-from online.step import Metric
+from online.state import State
+from online.step import Metric, Turn
 from online.tables import SLOT_MASK
 
 Array = np.ndarray
@@ -120,6 +121,17 @@ class Trainer(Protocol):
         """Be again as after that lesson: one of the last UNDO + 2."""
         ...
 
+    def save(self, place: str) -> None:
+        """Keep everything that was learned, and what came of the last lesson, under that name.
+
+        Does not wait: the trainer does it after the lesson that it is at.
+        """
+        ...
+
+    def resume(self, place: str, number: int, busy: bool) -> None:
+        """Be as when that was saved. busy: what came of lesson `number` is still to be finished."""
+        ...
+
     def close(self) -> None:
         """Nothing more will be asked for."""
         ...
@@ -127,6 +139,9 @@ class Trainer(Protocol):
 
 class Teaching:
     """Lessons, turns and the guard; `turn` is called when `until` events have been counted."""
+
+    _KEPT = ("_waiting", "_begun", "_busy", "_owed", "_serial", "version", "until", "rollbacks",
+             "loss")  # fmt: skip
 
     def __init__(self, config: EncoderConfig, trainer: Trainer) -> None:
         self._config = config
@@ -139,6 +154,8 @@ class Teaching:
         self._owed = 0.0  # steps
         self._serial = 0
         self._undo: collections.deque[Undo] = collections.deque(maxlen=UNDO)
+        self._script: collections.deque[Turn] = collections.deque()
+        self.turns: list[Turn] = []  # since they were last taken away
         self.version = 0  # number of the lesson that the serving weights come from
         self.until = config.every
         self.rollbacks = 0
@@ -173,6 +190,36 @@ class Teaching:
     def close(self) -> None:
         self._trainer.close()
 
+    # -- state -------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Everything but the trainer's own, which `save` keeps at the same moment."""
+        events = [np.concatenate(each) for each in zip(*self._events, strict=True)]
+        undo = [{**u._asdict(), "dense": u.dense._asdict()} for u in self._undo]
+        return {
+            "guard": self._guard.state(),
+            "events": events,
+            "undo": undo,
+            **{name.lstrip("_"): getattr(self, name) for name in self._KEPT},
+        }
+
+    def save(self, place: str) -> None:
+        """Have the trainer keep its state, as it is now or will be after the lesson under way."""
+        self._trainer.save(place)
+
+    def restore(self, state: State, place: str) -> None:
+        """Be as when `state` and the trainer's, at `place`, were taken."""
+        for name in self._KEPT:
+            setattr(self, name, state[name.lstrip("_")])
+        self._guard.restore(state["guard"])
+        self._events.clear()
+        if state["events"]:
+            self._events.append(tuple(state["events"]))
+        self._undo.clear()
+        for undo in state["undo"]:
+            self._undo.append(Undo(**{**undo, "dense": Dense(**undo["dense"])}))
+        self._trainer.resume(place, self._begun, self._busy)
+
     def start(self, q: Sequences, keys: Array, changed: Changed) -> None:
         """Serve, from the beginning, what the trainer's checkpoint holds.
 
@@ -189,18 +236,37 @@ class Teaching:
         """Activate what is ready and begin the next lesson. key: (I,) the items' current keys;
         changed: is told the slots whose vectors are new."""
         metrics: list[Metric] = []
+        at, begun = self.until, self._begun
         self.until += self._config.every
         if self._guard.alarmed():
             metrics += self._roll_back(q, key, ts, changed)
-        if self._busy and (self._config.wait or self._trainer.ready()):
+        activates, begins = self._decided(at)
+        activates &= self._busy
+        if activates:
             metrics += self._activate(q, key, ts, changed)
-        if not self._busy and (self._config.wait or self._trainer.idle()):
+        if not self._busy and begins():
             self._begin()
             if self._busy and not self._config.overlap and self._config.wait:
                 metrics += self._activate(q, key, ts, changed)
+        self.turns.append(Turn(at, activates, self._begun > begun))
         if not self._config.wait:  # a trainer that gets no time shows here
             metrics.append(Metric("encoder_waiting", self._waiting, 1, ts))
         return metrics
+
+    def follow(self, turns: Iterable[Turn]) -> None:
+        """Decide the coming turns as these were decided; those in between do nothing."""
+        self._script.extend(turns)
+
+    def _decided(self, at: int) -> tuple[bool, Callable[[], bool]]:
+        """Shall a lesson that is under way be finished now, and may the next one begin?"""
+        while self._script and self._script[0].at < at:
+            self._script.popleft()
+        if self._script:
+            turn = self._script.popleft() if self._script[0].at == at else Turn(at, False, False)
+            return turn.activated, lambda: turn.began
+        if self._config.wait:
+            return True, lambda: True
+        return self._busy and self._trainer.ready(), self._trainer.idle
 
     def _begin(self) -> None:
         if not self._events:

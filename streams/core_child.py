@@ -10,13 +10,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import IO, Any, Protocol
 
 import msgspec
 
+from infra.parts import read_part
 from online.core import RecommenderConfig
 from online.events import Delivery, Item
-from online.step import Core, Histories, Recommendation, Step
+from online.state import State
+from online.step import Core, Histories, Recommendation, Step, Turn
 from streams.ahead import step_if_known
 from streams.core_protocol import (
     AHEAD,
@@ -30,6 +33,7 @@ from streams.core_protocol import (
     receive,
     send,
 )
+from streams.keeping_child import CORE, TRAINER, Keeping
 from streams.process import spare_garbage_collection
 from streams.trainer_process import TrainerLost
 
@@ -44,6 +48,11 @@ class Hosted(Core, Protocol):
     def recommend(
         self, user_id: str, now_ms: int, k: int | None = None
     ) -> tuple[Recommendation, ...]: ...
+    def state(self) -> State: ...
+    def save_trainer(self, place: str) -> bool: ...
+    def resume(self, state: State, place: str) -> bool: ...
+    def follow(self, turns: Iterable[Turn]) -> None: ...
+    def close(self) -> None: ...
 
 
 class Refused(Exception):
@@ -58,6 +67,7 @@ class CoreServer:
     def __init__(self, make: Callable[[RecommenderConfig], Hosted]) -> None:
         self._make = make
         self._refusing = False
+        self._keeping = Keeping()
 
     def answer(self, call: Call) -> Answer:
         """What the core says to a call. After MemoryError or TrainerLost the process must end."""
@@ -98,6 +108,7 @@ class CoreServer:
             step.slates,
             step.metrics,
             step.vectors,
+            step.turns,
             self._core.quality(),
         )
 
@@ -122,6 +133,21 @@ class CoreServer:
     def on_recommend(self, raw: msgspec.Raw) -> tuple[Recommendation, ...]:
         user_id, now_ms, k = decode(raw, type=tuple[str, int, int | None])
         return self._core.recommend(user_id, now_ms, k)
+
+    def on_keep(self, raw: msgspec.Raw) -> list[str]:
+        """Begin to write the state, as it is now, into a folder; the names of its parts.
+
+        [] while the one before is still being written. See `streams.keeping_child`.
+        """
+        return self._keeping.begin(self._core, Path(decode(raw, type=str)))
+
+    def on_resume(self, raw: msgspec.Raw) -> bool:
+        folder, digest = decode(raw, type=tuple[str, str])
+        state = read_part(Path(folder) / CORE, digest)
+        return self._core.resume(state, str(Path(folder) / TRAINER))
+
+    def on_follow(self, raw: msgspec.Raw) -> None:
+        self._core.follow(decode(raw, type=list[Turn]))
 
     def on_quality(self, _: msgspec.Raw) -> dict[str, Any]:
         return self._core.quality()

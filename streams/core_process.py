@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +23,7 @@ import msgspec
 from infra.children import end_with_parent
 from online.core import RecommenderConfig
 from online.events import Delivery, Item
-from online.step import PastEvent, Recommendation, Reject, Step
+from online.step import PastEvent, Recommendation, Reject, Step, Turn
 from streams.core_protocol import (
     AHEAD,
     Answer,
@@ -146,6 +147,25 @@ class CoreProcess:
     ) -> tuple[Recommendation, ...]:
         return self._ask("recommend", tuple[Recommendation, ...], (user_id, now_ms, k))
 
+    def keep(self, folder: Path) -> list[str]:
+        """Have the state, as it is now, written into a folder; the parts to come.
+
+        Does not wait for them: their notes say when they are there. [] while the one before is
+        still being written.
+        """
+        return self._ask("keep", list[str], str(folder))
+
+    def resume(self, folder: Path, digest: str) -> bool:
+        """Be as when the state was kept there; before any step. False: the encoder begins anew.
+
+        Raises CoreRaised when a part is damaged; this core is of no use then.
+        """
+        return self._ask("resume", bool, (str(folder), digest))
+
+    def follow(self, turns: Iterable[Turn]) -> None:
+        """Let the encoder's coming turns go as these did."""
+        self._ask("follow", type(None), list(turns))
+
     def quality(self) -> dict[str, Any]:
         """As it was after the newest step."""
         if not self._quality:
@@ -172,6 +192,7 @@ class CoreProcess:
             duplicates=done.duplicates,
             metrics=done.metrics,
             vectors=done.vectors,
+            turns=done.turns,
         )
 
     def _ask(self, method: str, kind: type[T], arguments: Any = None) -> T:

@@ -21,7 +21,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from online.events import Delivery
-from online.step import Histories, Metric, Slate, Vector
+from online.step import Histories, Metric, Slate, Turn, Vector
 
 AHEAD = 2  # batches under way at most: one that the core works on, and the next
 LONGEST = 1 << 30  # bytes of one message
@@ -61,6 +61,7 @@ class Stepped(msgspec.Struct, array_like=True):
     slates: list[Slate]
     metrics: list[Metric]
     vectors: list[Vector]
+    turns: list[Turn]
     quality: dict[str, Any]
 
 

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from infra.children import end_with_parent
+from infra.parts import note_of
 from online.sequence import Dense
 from online.tables import SLOT_MASK
 from online.teaching import EncoderConfig, Lesson, Publication
@@ -88,7 +90,8 @@ class TrainerProcess:
 
     def finish(self) -> Publication:
         made = decode(self._answer(), type=Taught)
-        rest = made.seconds * (1.0 / self._config.share - 1.0)
+        share = max(self._config.share, 0.001)  # a replay learns what was learned
+        rest = made.seconds * (1.0 / share - 1.0)
         self._rests_until = self._clock() + rest
         return self._published(made)
 
@@ -103,6 +106,18 @@ class TrainerProcess:
             self._number, dense, array_of(made.item), array_of(made.vector), array_of(made.bias),
             made.loss, made.skipped,
         )  # fmt: skip
+
+    def save(self, place: str) -> None:
+        self._send("save", place)  # no answer comes
+
+    def resume(self, place: str, number: int, busy: bool) -> None:
+        """Raises TrainerRefused when what was saved there is no more what was written."""
+        note = note_of(Path(place))
+        self._number = number
+        self._send("resume", (place, note.digest if note else ""))
+        self._answer(TrainerRefused)
+        if busy:
+            self._send("again", None)  # `finish` reads the answer
 
     def roll_back(self, number: int) -> None:
         self._send("roll_back", number)

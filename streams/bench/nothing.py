@@ -20,7 +20,8 @@ from typing import Any
 from infra.settings import Settings
 from online.core import RecommenderConfig
 from online.events import Delivery, Item
-from online.step import Metric, PastEvent, Recommendation, Slate, Step
+from online.state import State
+from online.step import Metric, PastEvent, Recommendation, Slate, Step, Turn
 
 PATIENCE_S = 60.0
 
@@ -75,6 +76,21 @@ class NullRecommender:
             names = ("hr@10", "ndcg@10", "mrr@10", "popularity_hr@10", "popularity_ndcg@10")
             step.metrics = [Metric(name, 0.0, len(batch), last) for name in names]
         return step
+
+    def state(self) -> State:
+        return {}
+
+    def save_trainer(self, place: str) -> bool:
+        return False
+
+    def resume(self, state: State, place: str) -> bool:
+        return True
+
+    def follow(self, turns: Iterable[Turn]) -> None:
+        """There are none."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def recommend(
         self, user_id: str, now_ms: int, k: int | None = None
