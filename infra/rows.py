@@ -114,8 +114,10 @@ DEAD_LETTERS = (
     "written_ms",
 )
 
+JOURNAL = ("shard", "batch", "kind", "pos", "body", "broker_id", "written_ms")
+
 TABLES = (
-    "events", "slates", "recommendations", "metrics", "dead_letters", "user_vectors",
+    "journal", "events", "slates", "recommendations", "metrics", "dead_letters", "user_vectors",
     "item_vectors",
 )  # rows of a step  # fmt: skip
 _OFFSETS = 1 << 22
@@ -124,11 +126,28 @@ _MAX_RAW = 1 << 20  # bytes kept of a dead letter
 _json = msgspec.json.Encoder()
 
 
+SHARD_BITS = 10  # the last bits of a batch's number: which shard learned it
+SHARD_MASK = (1 << SHARD_BITS) - 1
+
+
 class BatchId(NamedTuple):
     """Which batch of which broker: `batch` is the number that the journal gives it."""
 
     broker_id: str
     batch: int
+
+    @property
+    def shard(self) -> int:
+        return self.batch & SHARD_MASK
+
+
+def next_batch(last: int, now_us: int, shard: int) -> int:
+    """The number of a shard's batch after `last`: about the time, and always a higher one.
+
+    >>> next_batch(0, 5000, shard=1) - (4 << SHARD_BITS), next_batch(1 << 20, 0, shard=0) >> 10
+    (1, 1025)
+    """
+    return max((last >> SHARD_BITS) + 1, now_us >> SHARD_BITS) << SHARD_BITS | shard
 
 
 class Announcement(NamedTuple):
@@ -192,6 +211,18 @@ def item_rows(
     return [("items", ITEMS, rows)] if rows else []
 
 
+def announcement_rows(
+    announcements: Iterable[Announcement], batch: BatchId, written_ms: int
+) -> list[Block]:
+    """The same for the journal: what the core was told, and when among the batches."""
+    rows: list[Row] = [
+        (batch.shard, batch.batch, "item" if a.item else "withdrawal", n,
+         _json.encode(a.item) if a.item else a.item_id.encode(), batch.broker_id, written_ms)
+        for n, a in enumerate(announcements)
+    ]  # fmt: skip
+    return [("journal", JOURNAL, rows)] if rows else []
+
+
 def dead_letter_rows(letters: Iterable[DeadLetter], broker_id: str, written_ms: int) -> list[Block]:
     """The block of table `dead_letters`; of each message at most a mebibyte is kept."""
     rows: list[Row] = [
@@ -208,6 +239,13 @@ def dead_letter_rows(letters: Iterable[DeadLetter], broker_id: str, written_ms: 
         for one in letters
     ]
     return [("dead_letters", DEAD_LETTERS, rows)] if rows else []
+
+
+def _turns(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
+    return [
+        (batch.shard, batch.batch, "turn", n, _json.encode(turn), batch.broker_id, written_ms)
+        for n, turn in enumerate(step.turns)
+    ]
 
 
 def _events(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
@@ -288,6 +326,7 @@ def _item(a: Announcement, broker_id: str, written_ms: int) -> Row:
 
 
 _OF_STEPS: dict[str, tuple[Sequence[str], Callable[[Step, BatchId, int], list[Row]]]] = {
+    "journal": (JOURNAL, _turns),
     "events": (EVENTS, _events),
     "slates": (SLATES, _slates),
     "recommendations": (SLATES, _slates),

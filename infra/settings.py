@@ -55,6 +55,9 @@ class Settings:
     device: str = "auto"
     memory_mb: int = 2048
     recover_events: int = 200_000  # journalled events that a start learns again
+    checkpoints: Path | None = None  # None: in `state` (see `checkpoints_folder`)
+    checkpoint_events: int = 15_000  # that a start may have to learn again from the journal
+    checkpoint_s: int = 5  # between two marks; what came since is delivered again after a crash
     shutdown_s: int = 10
     log_level: str = "info"
     log_format: str = "text"
@@ -64,6 +67,10 @@ class Settings:
     def warehouse_url(self) -> str:
         """`warehouse`, or chdb in the state folder. May hold a password: do not log it."""
         return self.warehouse or f"chdb://{self.state.absolute()}/warehouse"
+
+    @property
+    def checkpoints_folder(self) -> Path:
+        return self.checkpoints or self.state / "checkpoints"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], dotenv: Path | None = Path(".env")) -> Settings:
@@ -225,6 +232,18 @@ KEYS: tuple[Key, ...] = (
     Key(
         "FRESHREC_RECOVER_EVENTS", ("recover_events",), _whole(0, 100_000_000),
         "journalled events that a start learns again",
+    ),
+    Key(
+        "FRESHREC_CHECKPOINTS", ("checkpoints",), _folder,
+        "folder of the checkpoints; workers may share one",
+    ),
+    Key(
+        "FRESHREC_CHECKPOINT_EVENTS", ("checkpoint_events",), _whole(100, 10_000_000),
+        "events after which the core's state is kept again",
+    ),
+    Key(
+        "FRESHREC_CHECKPOINT_S", ("checkpoint_s",), _whole(1, 600),
+        "seconds between two acknowledgements to Kafka",
     ),
     Key("FRESHREC_SHUTDOWN_S", ("shutdown_s",), _whole(1, 600), "bound on a graceful stop"),
     Key(

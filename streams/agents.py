@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import faust
@@ -29,6 +30,7 @@ log = get_log("agents")
 
 LOOK_S = 2.0
 COMMIT_S = 3.0
+Journalled = Callable[[str, int, int], set[int]]  # topic, partition, first offset
 CALM_S = 0.3  # nothing came for so long: it was all
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
@@ -36,7 +38,12 @@ HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for 
 class Intake:
     """Takes batches of Faust events into the pipeline while this worker owns their partitions."""
 
-    def __init__(self, app: faust.App, pipeline: Pipeline, status: Status) -> None:
+    def __init__(
+        self, app: faust.App, pipeline: Pipeline, status: Status, journalled: Journalled
+    ) -> None:
+        """journalled: which offsets of a partition, from one on, are in the journal already."""
+        self._journalled = journalled
+        self._learned: dict[tuple[str, int], set[int]] = {}  # of these, not delivered again yet
         self.owned = asyncio.Event()
         self._app = app
         self._pipeline = pipeline
@@ -50,7 +57,7 @@ class Intake:
         """One batch of `noack_take`. Never raises: an agent that raises would hang the app."""
         try:
             async with self._lock:
-                fresh = self._fresh(events)
+                fresh = await self._unlearned(self._fresh(events))
                 if fresh:
                     await self._hand_on(fresh)
         except Exception as error:
@@ -70,6 +77,7 @@ class Intake:
         except TimeoutError:
             written = False
         self._done.clear()
+        self._learned.clear()
         self._generation += 1
         with contextlib.suppress(TimeoutError):  # a broker that is away must not hold us either
             async with asyncio.timeout(COMMIT_S):
@@ -132,6 +140,27 @@ class Intake:
             and e.message.offset >= done.get((e.message.topic, e.message.partition), 0)
         ]
 
+    async def _unlearned(self, events: list[Any]) -> list[Any]:
+        """Without those that were learned before a crash, or by another worker: these are done.
+
+        The journal is asked once for each partition that comes to us, from its first offset on:
+        whatever is not acknowledged is delivered again.
+        """
+        for topic, partition, offset in _firsts(events, self._done):
+            ask = partial(self._journalled, topic, partition, offset)
+            self._learned[topic, partition] = await self._pipeline.ask("journalled", ask)
+        left = []
+        for e in events:
+            learned = self._learned.get((e.message.topic, e.message.partition))
+            if learned and e.message.offset in learned:
+                learned.discard(e.message.offset)
+                self._done[e.message.topic, e.message.partition] = e.message.offset + 1
+                self._status.redelivered += 1
+                e.ack()
+            else:
+                left.append(e)
+        return left
+
     async def _hand_on(self, events: list[Any]) -> None:
         generation = self._generation
         now_ms = time.time_ns() // 1_000_000
@@ -149,9 +178,21 @@ class Intake:
                 self._done[m.topic, m.partition] = m.offset + 1
 
 
-def add_agents(app: faust.App, settings: Settings, pipeline: Pipeline, status: Status) -> Intake:
+def _firsts(events: list[Any], done: Collection[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+    """Topic, partition and first offset of partitions of `events` that are none of `done`."""
+    firsts: dict[tuple[str, int], int] = {}
+    for e in events:
+        firsts.setdefault((e.message.topic, e.message.partition), e.message.offset)
+    for (topic, partition), offset in firsts.items():
+        if topic == EVENTS and (topic, partition) not in done:
+            yield topic, partition, offset
+
+
+def add_agents(
+    app: faust.App, settings: Settings, pipeline: Pipeline, status: Status, journalled: Journalled
+) -> Intake:
     """Register the agents and the hooks of `app`; they start with it."""
-    intake = Intake(app, pipeline, status)
+    intake = Intake(app, pipeline, status, journalled)
     events = app.topic(EVENTS, key_type=bytes, value_type=bytes)
     items = app.topic(ITEMS, key_type=bytes, value_type=bytes)
     within = settings.linger_ms / 1000

@@ -1,4 +1,4 @@
-"""Calls that are tried again until the warehouse, or the broker, answers."""
+"""Calls that are tried again until the warehouse, the broker, or the disk, answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from infra.checkpoints import CheckpointsError
 from infra.log import get_log
 from infra.warehouse_types import WarehouseError
 from streams.producer import DeliveryFailed
@@ -16,7 +17,7 @@ from streams.topics import BrokerUnreachable
 log = get_log("pipeline")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable)
+RETRIED = (WarehouseError, DeliveryFailed, BrokerUnreachable, CheckpointsError)
 
 T = TypeVar("T")
 
@@ -24,8 +25,10 @@ T = TypeVar("T")
 class Patience:
     """Tries again with growing pauses. /health says `away` until no stage fails any more."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, part: str = "warehouse") -> None:
+        """part: of the worker, as /health and the log name it."""
         self._status = status
+        self._part = part
         self._failing: set[str] = set()
 
     async def until_answered(
@@ -37,8 +40,9 @@ class Patience:
                 answer = await in_thread(thread, call)
             except RETRIED as error:
                 self._failing.add(stage)
-                self._status.warehouse_fails(f"{type(error).__name__}: {error}", attempt)
-                log.warning("warehouse_away", what=stage, attempt=attempt, error=str(error),
+                said = f"{type(error).__name__}: {error}"
+                self._status.fails(self._part, said, attempt)
+                log.warning(f"{self._part}_away", what=stage, attempt=attempt, error=str(error),
                             next_try_s=pause_s)  # fmt: skip
                 await asyncio.sleep(pause_s)
                 pause_s, attempt = min(2 * pause_s, LONGEST_PAUSE_S), attempt + 1
@@ -48,10 +52,10 @@ class Patience:
                 return answer
 
     def _works_again(self, stage: str, attempts: int) -> None:
-        log.info("warehouse_back", what=stage, attempts=attempts)
+        log.info(f"{self._part}_back", what=stage, attempts=attempts)
         self._failing.discard(stage)
         if not self._failing:  # reading may work while writing does not
-            self._status.warehouse_works()
+            self._status.works(self._part)
 
 
 async def in_thread(thread: ThreadPoolExecutor, call: Callable[[], T]) -> T:

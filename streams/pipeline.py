@@ -20,8 +20,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from infra.log import get_log
-from infra.rows import BatchId
+from infra.rows import SHARD_MASK, BatchId, next_batch
 from streams.inbox import Inbox, Taken
+from streams.keeping import Held, Keeper
 from streams.learning import Learned, Learner, Message, Poisoned, Prepared
 from streams.patience import Patience, in_thread
 from streams.status import Status
@@ -61,14 +62,18 @@ class Pipeline:
         learner: Learner,
         writer: Writer,
         status: Status,
+        keeper: Keeper,
         broker_id: str,
         batch: int = 512,
         last_batch: int = 0,
     ) -> None:
+        """last_batch: the number of the journal's newest; its last bits name our shard."""
         self._learner = learner
         self._writer = writer
         self._status = status
         self._patience = Patience(status)
+        self._keeper = keeper
+        self._offsets: dict[str, int] = {}  # the next one of each partition, of what was learned
         self._sent: collections.deque[Sent] = collections.deque()
         self._broker_id = broker_id
         self._last_batch = last_batch
@@ -92,6 +97,7 @@ class Pipeline:
             asyncio.create_task(self._learn_all(), name="learn"),
             asyncio.create_task(self._write_soon(), name="write"),
             asyncio.create_task(self._write_later(), name="write_later"),
+            asyncio.create_task(self._keep(), name="keep"),
         ]
 
     async def take(self, messages: list[Message], written: Callable[[], None]) -> None:
@@ -104,12 +110,23 @@ class Pipeline:
         await self._inbox.put(messages, written)
 
     async def drain(self, timeout_s: float) -> bool:
-        """Wait until everything taken is written; False when time ran out first."""
+        """Wait until everything taken is written and marked; False when time ran out first."""
+        self._keeper.hurry()
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
             return False
+        finally:
+            self._keeper.hurry(False)
         return True
+
+    async def ask(self, stage: str, call: Callable[[], T]) -> T:
+        """Ask the warehouse something that a batch needs, until it answers."""
+        return await self._persist(stage, call, self._preparing)
+
+    async def keep_last(self, within_s: float) -> None:
+        """Keep the core's state once more, when everything is written: the next start is quick."""
+        await self._keeper.last(self._last_batch, self._offsets, within_s)
 
     async def stop(self) -> None:
         """Stop writing at once; `drain` first. What is unwritten was not acknowledged."""
@@ -120,6 +137,7 @@ class Pipeline:
         self._learning.shutdown(wait=False, cancel_futures=True)
         self._writing.shutdown(wait=False, cancel_futures=True)
         self._writing_later.shutdown(wait=False, cancel_futures=True)
+        self._keeper.stop()
 
     def fail(self, error: BaseException) -> None:
         """Something happened that must not be survived: say it and let the worker end."""
@@ -145,6 +163,10 @@ class Pipeline:
         sent = self._sent
         try:
             while True:
+                if self._keeper.due():
+                    await self._receive_all()
+                    begin = partial(self._keeper.begin, self._last_batch, self._offsets)
+                    await in_thread(self._learning, begin)
                 if sent and (len(sent) == self._learner.ahead or self._ready.empty()):
                     await self._receive()
                     continue
@@ -203,10 +225,13 @@ class Pipeline:
         return refused
 
     async def _hand_on(self, taken: Taken, learned: Learned) -> None:
-        # the journal's number: the time in microseconds, made to rise strictly
-        self._last_batch = max(self._last_batch + 1, time.time_ns() // 1000)
+        shard = self._last_batch & SHARD_MASK
+        self._last_batch = next_batch(self._last_batch, time.time_ns() // 1000, shard)
         batch = BatchId(self._broker_id, self._last_batch)
-        await self._queue.put(Work(learned, batch, taken.written))
+        offsets = {f"{m.topic}/{m.partition}": m.offset + 1 for m in taken.messages}
+        self._offsets |= offsets
+        self._keeper.learned(len(learned.step.accepted))
+        await self._queue.put(Work(learned, batch, taken.written, offsets))
 
     async def _learned(self, ready: Prepared) -> Learned:
         await self._queue.join()  # histories that are read now must have all events before these
@@ -245,7 +270,7 @@ class Pipeline:
             self.fail(error)  # what is not done stays so: `drain` must not believe otherwise
 
     async def _write_later(self) -> None:
-        """Write the rest of what is journalled, every LATER_S; then acknowledge."""
+        """Write the rest of what is journalled, every LATER_S; the keeper acknowledges it."""
         try:
             while True:
                 works = [await self._later.get()]
@@ -253,16 +278,27 @@ class Pipeline:
                 works += self._later.get_all()
                 await self._written(works, LATER, self._writing_later)
                 for work in works:
-                    self._acknowledge(work)
+                    await self._keeper.wrote(self._held(work))
         except Exception as error:
             self.fail(error)
 
-    def _acknowledge(self, work: Work) -> None:
-        for written in work.written:
-            written()
-        self._unwritten -= len(work.written)
-        if not self._unwritten:
-            self._idle.set()
+    async def _keep(self) -> None:
+        try:
+            await self._keeper.run()
+        except Exception as error:
+            self.fail(error)
+
+    def _held(self, work: Work) -> Held:
+        written = work.written  # not the work: its rows are of no use any more
+
+        def acknowledge() -> None:
+            for each in written:
+                each()
+            self._unwritten -= len(written)
+            if not self._unwritten:
+                self._idle.set()
+
+        return Held(work.batch.batch, work.offsets, work.learned.messages, acknowledge)
 
     async def _written(
         self, works: list[Work], tables: tuple[str, ...], thread: ThreadPoolExecutor

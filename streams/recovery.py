@@ -1,18 +1,27 @@
-"""A start that remembers: the newest journalled events are stepped again, in their own batches."""
+"""A start that remembers: the newest state that is whole, then the journal after it.
+
+What was journalled is stepped again in its own batches, in its own order, with the encoder's turns
+as they were; so the core is what it was, bit by bit. Batches that no mark covers may lack some of
+their rows: these are written once more, the same.
+"""
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any, Protocol
 
 import msgspec
 
 from infra.log import get_log
+from infra.rows import SHARD_MASK
 from infra.warehouse_types import Warehouse
-from online.events import Delivery, Event
-from online.step import Core, PastEvent
+from online.events import Delivery, Event, Item
+from online.step import Core, PastEvent, Step, Turn
 from streams.core_process import CoreLost
 
 log = get_log("recovery")
@@ -24,14 +33,30 @@ _FIRST = """SELECT min(batch), count() FROM (
     SELECT batch FROM events ORDER BY batch DESC LIMIT %(newest)s
 )"""
 
+_JOURNALLED = """SELECT DISTINCT offset FROM events
+WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
+    AND offset >= %(first)s"""
+
+_COUNT = """SELECT count() FROM events
+WHERE batch > %(after)s AND bitAnd(batch, %(mask)s) = %(shard)s"""
+
 _COLUMNS = (
     "event_id, type, user_id, item_id, ts, session_id, price, quantity, rating, query, text, "
-    "slate_id, position, context, topic, partition, offset, produced_ms, batch, batch_pos"
+    "slate_id, position, context, topic, partition, offset, produced_ms, batch, batch_pos, "
+    "broker_id"
 )
+_BATCH, _POSITION, _BROKER = 18, 19, 20
 
 _PAGE = f"""SELECT {_COLUMNS} FROM events
-WHERE batch > %(batch)s OR (batch = %(batch)s AND batch_pos > %(position)s)
-ORDER BY batch, batch_pos LIMIT %(limit)s"""
+WHERE (batch > %(batch)s OR (batch = %(batch)s AND batch_pos > %(position)s))
+    AND bitAnd(batch, %(mask)s) = %(shard)s
+ORDER BY batch, batch_pos LIMIT 1 BY batch, batch_pos LIMIT %(limit)s"""
+
+_JOURNAL = """SELECT batch, pos, kind, body FROM journal
+WHERE shard = %(shard)s AND (batch > %(batch)s OR (batch = %(batch)s AND pos > %(position)s))
+ORDER BY batch, pos LIMIT 1 BY batch, kind, pos LIMIT %(limit)s"""
+
+_LAST = "SELECT max(batch) FROM {table}"
 
 # what the core held of a user before a batch: everything that was journalled before it
 _HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FROM (
@@ -42,71 +67,181 @@ _HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FRO
 ) ORDER BY user_id, ts DESC, produced_ms DESC, offset DESC LIMIT %(limit)s BY user_id"""
 
 
-def recover(
-    core: Core,
-    warehouse: Warehouse,
-    newest: int,
-    stopping: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
-    """Step the `newest` journalled events through `core`; write nothing.
+Part = tuple[int, bool, list[tuple[Any, ...]]]  # batch, are these events?, rows
 
-    Returns the number of the last journalled batch (0 without any), so that numbering goes on.
-    `stopping` ends it early; `progress(done, total)` is told how far it is. Raises WarehouseError.
+
+class Remembers(Core, Protocol):
+    """A core whose encoder can be told how its turns went."""
+
+    def follow(self, turns: list[Turn]) -> None: ...
+
+
+@dataclass
+class Entry:
+    """A batch as it stands in the journal."""
+
+    number: int
+    broker_id: str = ""
+    events: list[Delivery] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    announced: list[Item | str] = field(default_factory=list)  # a string: withdrawn
+
+
+def journalled(warehouse: Warehouse, topic: str, partition: int, first: int) -> set[int]:
+    """Offsets from `first` on of this broker's partition that are in the journal."""
+    place = {"broker": warehouse.broker_id, "topic": topic, "partition": partition}
+    rows = warehouse.query(_JOURNALLED, {**place, "first": first}).rows
+    return {offset for (offset,) in rows}
+
+
+class Recovery:
+    """Steps journalled batches through a core.
+
+    `stopping` ends it early; `progress(done, total)` is told how far it is. Methods raise
+    WarehouseError.
     """
-    first, total = warehouse.query(_FIRST, {"newest": newest}).rows[0] if newest else (0, 0)
-    if not total:
-        return _last_batch(warehouse)
-    started = said = time.monotonic()
-    done = last = 0
-    for number, batch in _batches(warehouse, first):
-        if stopping():
-            break
-        last = number
-        _learn_again(core, warehouse, number, batch)
-        done += len(batch)
-        progress(done, total)
-        if time.monotonic() - said > PROGRESS_S:
-            said = time.monotonic()
-            log.info("recovering", events=done, of=total)
-    log.info("recovered", events=done, seconds=round(time.monotonic() - started, 1))
-    return last
 
+    def __init__(
+        self,
+        core: Remembers,
+        warehouse: Warehouse,
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._core = core
+        self._warehouse = warehouse
+        self._stopping = stopping
+        self._progress = progress
+        self.events = 0  # that were stepped
 
-def _learn_again(core: Core, warehouse: Warehouse, number: int, batch: list[Delivery]) -> None:
-    missing = core.missing(batch)
-    if missing:
-        parameters = {"users": tuple(missing), "batch": number, "limit": core.history_limit}
-        histories: dict[str, list[PastEvent]] = {}
-        for user, *past in warehouse.query(_HISTORY, parameters).rows:
-            histories.setdefault(user, []).append(PastEvent(*past))
+    def newest(self, events: int) -> None:
+        """Without a state: learn the newest journalled events again, whoever learned them."""
+        first, total = self._query(_FIRST, newest=events)[0] if events else (0, 0)
+        if total:
+            self._step_all(_entries(self._warehouse, first - 1, -1), total)
+
+    def tail(
+        self, shard: int, after: int, unmarked: int, write: Callable[[Entry, Step], None]
+    ) -> None:
+        """Go on from a state: what this shard journalled after the batch `after`.
+
+        `write` is given the batches after `unmarked` and what they did.
+        """
+        ((total,),) = self._query(_COUNT, after=after, mask=SHARD_MASK, shard=shard)
+
+        def wrote(entry: Entry, step: Step) -> None:
+            if entry.number > unmarked:
+                write(entry, step)
+
+        self._step_all(_entries(self._warehouse, after, shard), total, wrote)
+
+    def last_batch(self) -> int:
+        """The highest number in the journal, 0 without any: numbering goes on from there."""
+        tables = ("events", "journal")
+        return max(int(self._query(_LAST.format(table=t))[0][0] or 0) for t in tables)
+
+    def _step_all(
+        self, entries: Iterator[Entry], total: int,
+        wrote: Callable[[Entry, Step], None] = lambda entry, step: None,
+    ) -> None:  # fmt: skip
+        started = said = time.monotonic()
+        for entry in entries:
+            if self._stopping():
+                break
+            step = self._step(entry)
+            if step is not None:
+                wrote(entry, step)
+            self.events += len(entry.events)
+            self._progress(self.events, total)
+            if time.monotonic() - said > PROGRESS_S:
+                said = time.monotonic()
+                log.info("recovering", events=self.events, of=total)
+        seconds = round(time.monotonic() - started, 1)
+        log.info("recovered", events=self.events, seconds=seconds)
+
+    def _step(self, entry: Entry) -> Step | None:
+        for told in entry.announced:
+            if isinstance(told, Item):
+                self._core.announce([told])
+            else:
+                self._core.withdraw([told])
+        if not entry.events:
+            return None
+        self._restore(entry)
+        if entry.turns:
+            self._core.follow(entry.turns)
+        try:
+            return self._core.step(entry.events, time.time_ns() // 1_000_000)
+        except CoreLost:
+            raise
+        except Exception as error:  # it was found when it came; a start must not die of it again
+            said = f"{type(error).__name__}: {error}"
+            log.warning("recovery_skipped", batch=entry.number, error=said)
+            return None
+
+    def _restore(self, entry: Entry) -> None:
+        missing = self._core.missing(entry.events)
+        if not missing:
+            return
+        rows = self._query(_HISTORY, users=tuple(missing), batch=entry.number,
+                           limit=self._core.history_limit)  # fmt: skip
+        histories: dict[str, list[PastEvent]] = {user: [] for user in missing}
+        for user, *past in rows:
+            histories[user].append(PastEvent(*past))
         for newest_first in histories.values():
             newest_first.reverse()
-        core.restore(histories)
-    try:
-        core.step(batch, time.time_ns() // 1_000_000)
-    except CoreLost:
-        raise
-    except Exception as error:  # it was found when it came; a start must not die of it again
-        log.warning("recovery_skipped", batch=number, error=f"{type(error).__name__}: {error}")
+        self._core.restore(histories)
+
+    def _query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        return self._warehouse.query(sql, parameters).rows
 
 
-def _batches(warehouse: Warehouse, first: int) -> Iterator[tuple[int, list[Delivery]]]:
-    """Journalled batches from number `first` on, in order, each as it was learned."""
-    rows = _rows(warehouse, first)
-    for number, group in itertools.groupby(rows, key=lambda row: row[18]):
-        yield number, [_delivery(row) for row in group]
+def _entries(warehouse: Warehouse, after: int, shard: int) -> Iterator[Entry]:
+    """Journalled batches after number `after`, in order, each as it was learned.
+
+    shard: whose; -1 for events of all, and of events only (what went on beside them is each
+    shard's own).
+    """
+    mask = SHARD_MASK if shard >= 0 else 0
+    cursor = {"mask": mask, "shard": max(shard, 0), "batch": after, "position": 1 << 30}
+    rows = _rows(warehouse, _PAGE, dict(cursor), _BATCH, _POSITION)
+    told = _rows(warehouse, _JOURNAL, dict(cursor), 0, 1) if shard >= 0 else iter(())
+    both = heapq.merge(_grouped(rows, _BATCH, True), _grouped(told, 0, False), key=itemgetter(0))
+    for number, parts in itertools.groupby(both, itemgetter(0)):
+        yield _entry(number, list(parts))
 
 
-def _rows(warehouse: Warehouse, first: int) -> Iterator[tuple[Any, ...]]:
-    batch, position = first, -1
+def _grouped(rows: Iterator[tuple[Any, ...]], by: int, are_events: bool) -> Iterator[Part]:
+    for number, group in itertools.groupby(rows, itemgetter(by)):
+        yield number, are_events, list(group)
+
+
+def _entry(number: int, parts: list[Part]) -> Entry:
+    entry = Entry(number)
+    for _, are_events, rows in parts:
+        if are_events:
+            entry.events = [_delivery(row) for row in rows]
+            entry.broker_id = rows[0][_BROKER]
+            continue
+        for _, _, kind, body in sorted(rows, key=itemgetter(1)):
+            if kind == "turn":
+                entry.turns.append(msgspec.json.decode(body, type=Turn))
+            elif kind == "item":
+                entry.announced.append(msgspec.json.decode(body, type=Item))
+            elif kind == "withdrawal":
+                entry.announced.append(body)
+    return entry
+
+
+def _rows(
+    warehouse: Warehouse, sql: str, cursor: dict[str, Any], batch: int, position: int
+) -> Iterator[tuple[Any, ...]]:
     while True:
-        cursor = {"batch": batch, "position": position, "limit": PAGE}
-        rows = warehouse.query(_PAGE, cursor).rows
+        rows = warehouse.query(sql, {**cursor, "limit": PAGE}).rows
         yield from rows
         if len(rows) < PAGE:
             return
-        batch, position = rows[-1][18], rows[-1][19]
+        cursor |= {"batch": rows[-1][batch], "position": rows[-1][position]}
 
 
 def _delivery(row: tuple[Any, ...]) -> Delivery:
@@ -118,7 +253,3 @@ def _delivery(row: tuple[Any, ...]) -> Delivery:
         context=msgspec.json.decode(context) if context else None,
     )  # fmt: skip
     return Delivery(event, row[14], row[15], row[16], row[17])
-
-
-def _last_batch(warehouse: Warehouse) -> int:
-    return int(warehouse.query("SELECT max(batch) FROM events").rows[0][0] or 0)

@@ -34,10 +34,12 @@ class Status:
         self.detail = ""  # what it is doing while it starts or stops
         self.broker: dict[str, Any] = {"status": "ok"}
         self.warehouse: dict[str, Any] = {"status": "ok"}
+        self.checkpoints: dict[str, Any] = {"status": "ok"}
+        self._kept_at: float | None = None
         self.lag: Callable[[], dict[str, int]] = dict
         self.quality: Callable[[], dict[str, Any]] = dict
         self.taken = self.events = self.duplicates = self.rejects = self.items = 0
-        self.slates = self.batches = self.other_keys = 0
+        self.slates = self.batches = self.other_keys = self.redelivered = 0
         self._freshness: collections.deque[int] = collections.deque(maxlen=FRESHNESS_OF)
         self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=5000)
         self._last_batch: float | None = None
@@ -71,13 +73,26 @@ class Status:
         self._last_batch = time.monotonic()
         self._recent.append((self._last_batch, len(step.accepted)))
 
-    def warehouse_fails(self, error: str, attempt: int) -> None:
-        since = self.warehouse.get("since_ms") or int(time.time() * 1000)
-        self.warehouse = {"status": "away", "error": error, "attempts": attempt, "since_ms": since}
+    def fails(self, part: str, error: str, attempt: int) -> None:
+        """The warehouse, or the checkpoints, cannot be written."""
+        about: dict[str, Any] = getattr(self, part)
+        since = about.get("since_ms") or int(time.time() * 1000)
+        about.update(status="away", error=error, attempts=attempt, since_ms=since)
 
-    def warehouse_works(self) -> None:
-        if self.warehouse["status"] != "ok":
-            self.warehouse = {"status": "ok"}
+    def works(self, part: str) -> None:
+        about: dict[str, Any] = getattr(self, part)
+        for name in ("error", "attempts", "since_ms"):
+            about.pop(name, None)
+        about["status"] = "ok"
+
+    def kept(self, batch: int, seconds: float, size: int) -> None:
+        """A state of the core is in the checkpoints."""
+        self.checkpoints |= {
+            "batch": batch,
+            "seconds": round(seconds, 2),
+            "mb": round(size / 2**20),
+        }
+        self._kept_at = time.monotonic()
 
     def events_per_second(self) -> float:
         """Events written per second, over the last five."""
@@ -91,15 +106,16 @@ class Status:
 
     def health(self) -> dict[str, Any]:
         """The answer of GET /health. `status`: starting, ok, degraded or stopping."""
-        away = "away" in (self.broker["status"], self.warehouse["status"])
-        age = None if self._last_batch is None else time.monotonic() - self._last_batch
+        parts = (self.broker, self.warehouse, self.checkpoints)
+        away = any(part["status"] == "away" for part in parts)
         return {
             "status": "degraded" if away and self.state == "ok" else self.state,
             "detail": self.detail,
             "broker": self.broker,
             "warehouse": self.warehouse,
+            "checkpoints": self.checkpoints | {"age_s": _age(self._kept_at)},
             "lag": self.lag(),
-            "last_batch_age_s": None if age is None else round(age, 3),
+            "last_batch_age_s": _age(self._last_batch),
             "events_total": self.events,
             "events_per_second": round(self.events_per_second(), 1),
             "messages_taken": self.taken,
@@ -108,6 +124,7 @@ class Status:
             "items": self.items,
             "rejects": self.rejects,
             "duplicates": self.duplicates,
+            "redelivered": self.redelivered,
             "other_keys": self.other_keys,
             "freshness_ms": self.freshness_ms(),
             "stages_ms": {
@@ -127,12 +144,17 @@ def _share(values: Collection[float], percent: int, times: float = 1) -> float |
     return round(float(np.partition(array, at)[at]) * times, 1)
 
 
+def _age(since: float | None) -> float | None:
+    return None if since is None else round(time.monotonic() - since, 3)
+
+
 class Prometheus:
     """The same as Prometheus metrics, computed when they are asked for."""
 
     COUNTERS = {
         "events": "events written",
         "duplicates": "events dropped as duplicates",
+        "redelivered": "events that were delivered again and had been learned",
         "rejects": "messages sent to dead letters",
         "slates": "slates written",
         "items": "announcements and withdrawals of items written",

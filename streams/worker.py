@@ -21,6 +21,7 @@ import uvloop
 
 from infra.address import BrokerAddress
 from infra.broker import BrokerError, EmbeddedBroker
+from infra.checkpoints import Checkpoints, CheckpointsError
 from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
@@ -32,11 +33,13 @@ from streams.agents import Intake, add_agents
 from streams.app import make_app
 from streams.core_process import CoreLost, CoreProcess
 from streams.http import HttpError, HttpServer
+from streams.keeping import Keeper
 from streams.learning import Learner
 from streams.pipeline import Pipeline
 from streams.process import Ending, StateError, claimed, spare_garbage_collection
 from streams.producer import Producer
-from streams.recovery import recover
+from streams.recovery import journalled
+from streams.start import Start, origin
 from streams.status import Running, Status
 from streams.topics import (
     DEAD_LETTERS,
@@ -56,11 +59,14 @@ SWITCH_S = 0.0005  # Faust, learning and writing take turns: not 5 ms in line ea
 BROKER_CHECK_S = 3.0
 
 T = TypeVar("T")
-EXPECTED = (StateError, BrokerError, BrokerUnreachable, CoreLost, WarehouseError, HttpError)
+EXPECTED = (StateError, BrokerError, BrokerUnreachable, CoreLost, WarehouseError, HttpError,
+            CheckpointsError)  # fmt: skip
 
 
-def run_up(settings: Settings) -> int:
+def run_up(settings: Settings, fresh: bool = False) -> int:
     """Run a worker, and the embedded broker if that is configured, until SIGINT or SIGTERM.
+
+    fresh: set checkpoints aside, and begin from the journal.
 
     Returns the exit code: 0 after a graceful stop, 1 after a failure, which is logged.
     """
@@ -71,7 +77,7 @@ def run_up(settings: Settings) -> int:
         with claimed(settings.state), _broker(settings) as (address, broker):
             sys.setswitchinterval(SWITCH_S)
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's threads too
-            return asyncio.run(Worker(settings, address, broker).run())
+            return asyncio.run(Worker(settings, address, broker, fresh).run())
     except EXPECTED as error:
         log.error("worker_ended", error=str(error))
     except Exception as error:
@@ -81,23 +87,25 @@ def run_up(settings: Settings) -> int:
     return 1
 
 
-def run_worker(settings: Settings) -> int:
+def run_worker(settings: Settings, fresh: bool = False) -> int:
     """Run a worker against the configured broker, which must not be the embedded one."""
     if settings.broker.embedded:
         configure(settings.log_level, settings.log_format)
         log.error("worker_ended", error="FRESHREC_BROKER=embedded belongs to one process: use "
                   "`freshrec up`, or set FRESHREC_BROKER=kafka://host:port")  # fmt: skip
         return 1
-    return run_up(settings)
+    return run_up(settings, fresh)
 
 
 class Worker:
     """One worker process: start, run until told to stop, stop without losing anything."""
 
     def __init__(
-        self, settings: Settings, address: BrokerAddress, broker: EmbeddedBroker | None
-    ) -> None:
+        self, settings: Settings, address: BrokerAddress, broker: EmbeddedBroker | None,
+        fresh: bool = False,
+    ) -> None:  # fmt: skip
         self._settings = settings
+        self._fresh = fresh
         self._address = address
         self._broker = broker
         self._ending = Ending(settings.shutdown_s)
@@ -117,20 +125,30 @@ class Worker:
 
     async def _serve(self, warehouse: Warehouse, stack: contextlib.AsyncExitStack) -> int:
         settings, status = self._settings, self._status
-        core = CoreProcess(_config(settings))
+        checkpoints = self._checkpoints(stack)
+        config = _config(settings)
+        start = Start(settings, config, CoreProcess, warehouse, checkpoints, status,
+                      self._ending.asked.is_set)  # fmt: skip
+        started = await asyncio.to_thread(start.begin)
+        core = started.core
         stack.callback(core.close)
-        last_batch = await asyncio.to_thread(self._prepare, core, warehouse)
         if self._ending.asked.is_set():
             return 0
         learner = Learner(core, warehouse, settings.max_record_bytes)
         status.quality = lambda: learner.quality
         with self._producers() as (letters, slates):
             writer = Writer(warehouse, letters, slates)
+            keeper = Keeper(
+                checkpoints, core, status, origin(settings, config, warehouse.broker_id),
+                settings.checkpoint_s, settings.checkpoint_events, started.events,
+            )  # fmt: skip
             pipeline = Pipeline(
-                learner, writer, status, warehouse.broker_id, settings.batch, last_batch
-            )
+                learner, writer, status, keeper, warehouse.broker_id, settings.batch,
+                started.last_batch,
+            )  # fmt: skip
             app = make_app(settings, self._address)
-            intake = add_agents(app, settings, pipeline, status)
+            learned = partial(journalled, warehouse)
+            intake = add_agents(app, settings, pipeline, status, learned)
             status.detail = "joining the consumer group"
             app.finalize()
             pipeline.start()
@@ -138,6 +156,7 @@ class Worker:
             await app.start()
             status.lag = intake.lag
             watching = asyncio.create_task(self._watch_broker(intake))
+            code = 1
             try:
                 code = await self._watch(app, pipeline, intake, core)
                 status.state = "stopping"
@@ -145,7 +164,7 @@ class Worker:
                     await intake.read_out(settings.shutdown_s * 0.4)
             finally:
                 watching.cancel()
-                await self._stop_app(app, pipeline)
+                await self._stop_app(app, pipeline, code)
         log.info("worker_stopped", events=status.events, rejects=status.rejects,
                  duplicates=status.duplicates)  # fmt: skip
         return code
@@ -187,10 +206,20 @@ class Worker:
                 status.broker["status"] = found
             await asyncio.sleep(BROKER_CHECK_S)
 
-    async def _stop_app(self, app: Any, pipeline: Pipeline) -> None:
+    async def _stop_app(self, app: Any, pipeline: Pipeline, code: int) -> None:
         self._ending.bound()
         await app.stop()
+        if code == 0:
+            await pipeline.keep_last(self._settings.shutdown_s * 0.3)
         await pipeline.stop()
+
+    def _checkpoints(self, stack: contextlib.AsyncExitStack) -> Checkpoints:
+        checkpoints = Checkpoints(self._settings.checkpoints_folder)
+        stack.callback(checkpoints.close)
+        if self._fresh:
+            aside = checkpoints.set_aside()
+            log.warning("fresh_start", set_aside=str(aside or "nothing was there"))
+        return checkpoints
 
     async def _open_warehouse(self, stack: contextlib.AsyncExitStack) -> Warehouse:
         """Topics and warehouse, each waited for a while: in a cluster all start at once."""
@@ -222,23 +251,6 @@ class Worker:
                     raise
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
-
-    def _prepare(self, core: CoreProcess, warehouse: Warehouse) -> int:
-        """Fill the core with what is known; returns the last journalled batch number."""
-        status = self._status
-        status.detail = "compiling"
-        core.warm_up()
-        status.detail = "reading the catalogue"
-        items = warehouse.catalogue()
-        core.announce(items)
-        log.info("catalogue_announced", items=len(items))
-
-        def progress(done: int, total: int) -> None:
-            status.detail = f"learning the journal again: {done} of {total} events"
-
-        return recover(
-            core, warehouse, self._settings.recover_events, self._ending.asked.is_set, progress
-        )
 
     @contextlib.contextmanager
     def _producers(self) -> Iterator[tuple[Producer, Producer | None]]:

@@ -12,14 +12,22 @@ from typing import Any
 
 import msgspec
 
-from infra.rows import BatchId, Block, DeadLetter, dead_letter_rows, item_rows, rows_of
+from infra.rows import (
+    BatchId,
+    Block,
+    DeadLetter,
+    announcement_rows,
+    dead_letter_rows,
+    item_rows,
+    rows_of,
+)
 from infra.warehouse_types import Warehouse
 from online.step import Slate
 from streams.learning import Learned
 from streams.producer import Producer
 
 # the journal first, then what people wait for; what is only kept or counted may come later
-SOON = ("events", "items", "recommendations")
+SOON = ("journal", "events", "items", "recommendations")
 LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors")
 # of these only the newest row of each key is ever read, and a row is large
 NEWEST = {"user_vectors", "item_vectors"}
@@ -34,6 +42,7 @@ class Work:
     learned: Learned
     batch: BatchId
     written: list[Callable[[], None]]  # called when everything is written: they acknowledge
+    offsets: dict[str, int] = field(default_factory=dict)  # by topic/partition: the next one
 
 
 @dataclass(slots=True)
@@ -105,6 +114,7 @@ def _rows(work: Work, tables: tuple[str, ...], now_ms: int) -> list[Block]:
     learned, broker_id = work.learned, work.batch.broker_id
     blocks = rows_of(learned.step, work.batch, now_ms, tables=tables)
     if "items" in tables:
+        blocks += announcement_rows(learned.announcements, work.batch, now_ms)
         blocks += item_rows(learned.announcements, broker_id, now_ms)
     if "dead_letters" in tables:
         blocks += dead_letter_rows(learned.letters, broker_id, now_ms)

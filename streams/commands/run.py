@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from streams.commands.common import note, print_lines, settings_of
 
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Set the checkpoints aside, and begin from the journal."),
+]
 
-def up() -> None:
+
+def up(fresh: Fresh = False) -> None:
     """Start everything: the embedded parts and a worker. Ctrl-C stops it, losing nothing.
 
     With the default settings that is a broker and a warehouse on this machine; with
@@ -18,10 +25,10 @@ def up() -> None:
     settings = settings_of(say_unknown=False)  # the worker logs them
     from streams.worker import run_up
 
-    raise typer.Exit(run_up(settings))
+    raise typer.Exit(run_up(settings, fresh))
 
 
-def worker() -> None:
+def worker(fresh: Fresh = False) -> None:
     """Start one more worker against your own Kafka (FRESHREC_BROKER=kafka://…).
 
     Workers of one FRESHREC_GROUP share the partitions; start as many as there are.
@@ -31,7 +38,7 @@ def worker() -> None:
     settings = settings_of(say_unknown=False)  # the worker logs them
     from streams.worker import run_worker
 
-    raise typer.Exit(run_worker(settings))
+    raise typer.Exit(run_worker(settings, fresh))
 
 
 def migrate() -> None:

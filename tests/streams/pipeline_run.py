@@ -9,6 +9,7 @@ from infra.warehouse import Warehouse, WarehouseUnavailable
 from online.events import Event
 from online.step import Core
 from streams.codec import encode
+from streams.keeping import Keeper, Origin
 from streams.learning import Learner, Message
 from streams.pipeline import Pipeline
 from streams.status import Status
@@ -57,7 +58,8 @@ class Run:
         self.status = Status()
         self.acknowledged: list[int] = []
         learner = Learner(core, warehouse, 100_000)
-        self.pipeline = Pipeline(learner, Writer(warehouse), self.status, "broker-1", batch)
+        keeper = Keeper(None, None, self.status, Origin("", "broker-1", {}), 1)
+        self.pipeline = Pipeline(learner, Writer(warehouse), self.status, keeper, "broker-1", batch)
 
     async def __aenter__(self) -> Run:
         self.pipeline.start()

@@ -11,7 +11,7 @@ from online.events import Delivery, Event, Item
 from online.step import Step
 from streams.codec import encode
 from streams.learning import Message
-from streams.recovery import recover
+from streams.recovery import Recovery
 from tests.streams.pipeline_run import TS, Run, event, ids, message, messages
 
 
@@ -148,13 +148,14 @@ async def test_a_start_steps_the_journal_again_in_its_batches(warehouse: Warehou
             offset += size
         await run.drained()
     again = Recording()
-    last = recover(again, warehouse, newest=10_000)
+    recovery = Recovery(again, warehouse)
+    recovery.newest(10_000)
     assert again.batches == core.batches
-    assert last == warehouse.query("SELECT max(batch) FROM events").rows[0][0]
+    assert recovery.last_batch() == warehouse.query("SELECT max(batch) FROM events").rows[0][0]
     assert again.step([Delivery(event(1), "events", 0, 1, TS)], TS + 10**6).duplicates == 1
 
     newest = Recording()
-    recover(newest, warehouse, newest=100)
+    Recovery(newest, warehouse).newest(100)
     kept = [e for batch in newest.batches for e in batch]
     assert kept == [e for batch in core.batches for e in batch][-len(kept) :]
     assert 100 <= len(kept) < 160
@@ -163,5 +164,7 @@ async def test_a_start_steps_the_journal_again_in_its_batches(warehouse: Warehou
 
 
 def test_nothing_to_recover_is_fine(warehouse: Warehouse) -> None:
-    assert recover(Recommender(), warehouse, newest=100) == 0
-    assert recover(Recommender(), warehouse, newest=0) == 0
+    for newest in (100, 0):
+        recovery = Recovery(Recommender(), warehouse)
+        recovery.newest(newest)
+        assert (recovery.events, recovery.last_batch()) == (0, 0)

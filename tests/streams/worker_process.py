@@ -38,6 +38,12 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready_s: float = 150.0) -> WorkerProcess:
+        self.launch()
+        self.until(lambda health: health.get("status") == "ok", ready_s)
+        return self
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "streams.worker"],
@@ -46,8 +52,6 @@ class WorkerProcess:
                 stdout=log,
                 stderr=log,
             )
-        self.until(lambda health: health.get("status") == "ok", ready_s)
-        return self
 
     @property
     def running(self) -> Running:

@@ -1,0 +1,174 @@
+"""How a worker's core begins: from its newest state that is whole and the journal after it, from
+the journal alone, or from nothing. Never silently from less than there is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from infra.checkpoints import About, Checkpoints, about_state
+from infra.log import get_log
+from infra.rows import SHARD_MASK, BatchId
+from infra.settings import Settings
+from infra.tensors import Damaged
+from infra.warehouse_types import Warehouse
+from online.core import RecommenderConfig
+from online.step import Step
+from streams.core_process import CoreProcess, CoreRaised
+from streams.keeping import Origin, keep_first
+from streams.learning import Learned
+from streams.process import StateError
+from streams.recovery import Entry, Recovery
+from streams.status import Status
+from streams.writing import LATER, SOON, Group, Work, Writer
+
+log = get_log("worker")
+
+AT_ONCE = 20  # batches that are written together
+
+
+@dataclass
+class Started:
+    """A core that is ready for the next event."""
+
+    core: CoreProcess
+    last_batch: int  # the newest number in the journal, with our shard in its last bits
+    events: int  # that the core has learned
+
+
+class Start:
+    """Blocks; to be called in a thread. `stopping` ends it early."""
+
+    def __init__(
+        self, settings: Settings, config: RecommenderConfig, make: Callable[..., CoreProcess],
+        warehouse: Warehouse, checkpoints: Checkpoints, status: Status,
+        stopping: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """make: of a core from its configuration."""
+        self._settings = settings
+        self._config = config
+        self._make = make
+        self._warehouse = warehouse
+        self._checkpoints = checkpoints
+        self._status = status
+        self._stopping = stopping
+
+    def begin(self) -> Started:
+        """Raises StateError when there are checkpoints, and none can be used; WarehouseError."""
+        core, about = self._resumed()
+        try:
+            return self._caught_up(core, about)
+        except BaseException:
+            core.close()
+            raise
+
+    # -- the newest state --------------------------------------------------------------------
+
+    def _resumed(self) -> tuple[CoreProcess, About | None]:
+        passed_over: list[str] = []
+        for folder in self._checkpoints.states():
+            try:
+                about = about_state(folder)
+                core = self._resume(folder, about)
+            except (Damaged, CoreRaised) as fault:
+                passed_over.append(str(fault))
+                log.warning("state_passed_over", state=folder.name, why=str(fault))
+                continue
+            return core, about
+        if self._checkpoints.used:
+            why = "; ".join(passed_over) or "there is a mark, and no state"
+            raise StateError(
+                f"the checkpoints in {self._checkpoints.folder} cannot be used ({why}): put back a "
+                "copy of that folder; or start once with --fresh: then they are set aside, and "
+                f"the newest {self._settings.recover_events} journalled events are learned again "
+                "(FRESHREC_RECOVER_EVENTS)"
+            )
+        return self._new(), None
+
+    def _new(self) -> CoreProcess:
+        self._status.detail = "compiling"
+        core = self._make(self._config)
+        try:
+            core.warm_up()
+        except BaseException:
+            core.close()
+            raise
+        return core
+
+    def _resume(self, folder: Path, about: About) -> CoreProcess:
+        core = self._new()
+        self._status.detail = f"reading the checkpoint {folder.name}"
+        try:
+            whole = core.resume(folder, about.parts["core"])
+        except BaseException:
+            core.close()
+            raise
+        log.info("state_restored", state=folder.name, events=about.events, by=about.version)
+        if not whole:
+            log.warning("encoder_begins_anew", why="it was off, or of another shape, in that state")
+        if about.broker_id != self._warehouse.broker_id:
+            log.warning("offsets_dropped", why="the broker has another log than the checkpoint",
+                        then=about.broker_id, now=self._warehouse.broker_id)  # fmt: skip
+        return core
+
+    # -- the journal after it ----------------------------------------------------------------
+
+    def _caught_up(self, core: CoreProcess, about: About | None) -> Started:
+        def progress(done: int, total: int) -> None:
+            self._status.detail = f"learning the journal again: {done} of {total} events"
+
+        recovery = Recovery(core, self._warehouse, self._stopping, progress)
+        if about is None:
+            self._announce(core)
+            recovery.newest(self._settings.recover_events)
+            if recovery.events:
+                why = "none was ever written here: the newest journalled events were learned again"
+                log.warning("no_checkpoint", why=why, events=recovery.events)
+        else:
+            self._tail(recovery, about)
+        last = recovery.last_batch() & ~SHARD_MASK | self._checkpoints.shard
+        events = recovery.events + (about.events if about else 0)
+        if about is None and not self._stopping():
+            self._status.detail = "writing the first checkpoint"
+            made = origin(self._settings, self._config, self._warehouse.broker_id)
+            keep_first(core, self._checkpoints, made, last, events)
+        return Started(core, last, events)
+
+    def _announce(self, core: CoreProcess) -> None:
+        self._status.detail = "reading the catalogue"
+        items = self._warehouse.catalogue()
+        core.announce(items)
+        log.info("catalogue_announced", items=len(items))
+
+    def _tail(self, recovery: Recovery, about: About) -> None:
+        mark = self._checkpoints.marked()
+        if mark is None:
+            log.warning("no_mark", cure="none needed: rows since the state are written again")
+        unmarked = max(mark.batch if mark else 0, about.batch)
+        works: list[Work] = []
+        writer = Writer(self._warehouse)
+
+        def write(entry: Entry, step: Step) -> None:
+            step = replace(step, turns=entry.turns)
+            works.append(Work(Learned(step=step), BatchId(entry.broker_id, entry.number), []))
+            if len(works) >= AT_ONCE:
+                flush()
+
+        def flush() -> None:
+            if works:
+                writer.write(Group(list(works), (*SOON, *LATER)))
+                works.clear()
+
+        recovery.tail(about.shard, about.batch, unmarked, write)
+        flush()
+
+
+def origin(settings: Settings, config: RecommenderConfig, broker_id: str) -> Origin:
+    """What stands in every state: who made it, and with which settings."""
+    version = importlib.metadata.version("freshrec")
+    memory = asdict(config.memory)
+    made = {"slate": settings.slate, "seed": settings.seed, "exclude_seen": settings.exclude_seen,
+            "encoder": settings.encoder, "memory": memory}  # fmt: skip
+    return Origin(version, broker_id, made)
