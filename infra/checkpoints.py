@@ -48,6 +48,8 @@ class About(msgspec.Struct):
     events: int  # that were learned in all
     parts: dict[str, str]  # name to digest
     settings: dict[str, Any]  # that it was made with
+    heard: dict[int, int] = {}  # by shard, the newest batch that it heard of
+    updates: dict[int, int] = {}  # by partition of the topic model-updates, the next offset
 
 
 class Mark(msgspec.Struct):

@@ -55,6 +55,7 @@ class Settings:
     device: str = "auto"
     memory_mb: int = 2048
     recover_events: int = 200_000  # journalled events that a start learns again
+    sharing: bool = True  # with other workers of the group; never with the embedded broker
     checkpoints: Path | None = None  # None: in `state` (see `checkpoints_folder`)
     checkpoint_events: int = 15_000  # that a start may have to learn again from the journal
     checkpoint_s: int = 5  # between two marks; what came since is delivered again after a crash
@@ -233,6 +234,7 @@ KEYS: tuple[Key, ...] = (
         "FRESHREC_RECOVER_EVENTS", ("recover_events",), _whole(0, 100_000_000),
         "journalled events that a start learns again",
     ),
+    Key("FRESHREC_SHARING", ("sharing",), _switch, "learn from the group's other workers"),
     Key(
         "FRESHREC_CHECKPOINTS", ("checkpoints",), _folder,
         "folder of the checkpoints; workers may share one",

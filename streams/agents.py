@@ -23,6 +23,7 @@ from infra.log import get_log
 from infra.settings import Settings
 from streams.learning import Message
 from streams.pipeline import Pipeline
+from streams.recovery import Journalled
 from streams.status import Status
 from streams.topics import EVENTS, ITEMS
 
@@ -30,7 +31,7 @@ log = get_log("agents")
 
 LOOK_S = 2.0
 COMMIT_S = 3.0
-Journalled = Callable[[str, int, int], set[int]]  # topic, partition, first offset
+AskJournal = Callable[[str, int, int], Journalled]  # topic, partition, first offset
 CALM_S = 0.3  # nothing came for so long: it was all
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
@@ -39,9 +40,9 @@ class Intake:
     """Takes batches of Faust events into the pipeline while this worker owns their partitions."""
 
     def __init__(
-        self, app: faust.App, pipeline: Pipeline, status: Status, journalled: Journalled
+        self, app: faust.App, pipeline: Pipeline, status: Status, journalled: AskJournal
     ) -> None:
-        """journalled: which offsets of a partition, from one on, are in the journal already."""
+        """journalled: what the journal knows of a partition, from an offset on."""
         self._journalled = journalled
         self._learned: dict[tuple[str, int], set[int]] = {}  # of these, not delivered again yet
         self.owned = asyncio.Event()
@@ -148,7 +149,10 @@ class Intake:
         """
         for topic, partition, offset in _firsts(events, self._done):
             ask = partial(self._journalled, topic, partition, offset)
-            self._learned[topic, partition] = await self._pipeline.ask("journalled", ask)
+            known = await self._pipeline.ask("journalled", ask)
+            self._learned[topic, partition] = known.offsets
+            if known.elsewhere:
+                await self._pipeline.handed()
         left = []
         for e in events:
             learned = self._learned.get((e.message.topic, e.message.partition))
@@ -189,7 +193,7 @@ def _firsts(events: list[Any], done: Collection[tuple[str, int]]) -> Iterator[tu
 
 
 def add_agents(
-    app: faust.App, settings: Settings, pipeline: Pipeline, status: Status, journalled: Journalled
+    app: faust.App, settings: Settings, pipeline: Pipeline, status: Status, journalled: AskJournal
 ) -> Intake:
     """Register the agents and the hooks of `app`; they start with it."""
     intake = Intake(app, pipeline, status, journalled)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from infra.checkpoints import FORMAT, About, Checkpoints, CheckpointsError, Mark
 from infra.log import get_log
@@ -41,6 +41,15 @@ class Keeps(Protocol):
     def keep(self, folder: Path) -> list[str]: ...
 
 
+class Position(NamedTuple):
+    """Where a worker is."""
+
+    batch: int  # the newest in the journal
+    offsets: dict[str, int]  # by topic/partition of what it reads, the next one
+    heard: dict[int, int]  # by shard, the newest batch that it heard of
+    updates: dict[int, int]  # by partition of `model-updates`, the next offset
+
+
 @dataclass(frozen=True)
 class Origin:
     """What stands in every state of this worker."""
@@ -49,9 +58,9 @@ class Origin:
     broker_id: str
     settings: dict[str, Any]
 
-    def about(self, shard: int, batch: int, offsets: dict[str, int], events: int) -> About:
-        return About(FORMAT, self.version, shard, batch, self.broker_id, dict(offsets), events,
-                     {}, self.settings)  # fmt: skip
+    def about(self, shard: int, at: Position, events: int) -> About:
+        return About(FORMAT, self.version, shard, at.batch, self.broker_id, at.offsets, events,
+                     {}, self.settings, at.heard, at.updates)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -92,20 +101,20 @@ def notes_of(folder: Path, parts: list[str]) -> dict[str, Note]:
 
 
 def keep_first(
-    core: Keeps, checkpoints: Checkpoints, origin: Origin, batch: int, events: int
+    core: Keeps, checkpoints: Checkpoints, origin: Origin, at: Position, events: int
 ) -> None:
     """Keep a state before anything is taken: marks mean nothing without one. Waits for it.
 
     Raises CheckpointsError.
     """
-    folder = checkpoints.begin(batch)
+    folder = checkpoints.begin(at.batch)
     parts = core.keep(folder)
     deadline = time.monotonic() + FIRST_S
     while not (notes := notes_of(folder, parts)):
         if time.monotonic() > deadline:
             raise CheckpointsError(f"the checkpoint {folder} was not written in {FIRST_S:g} s")
         time.sleep(0.02)
-    about = origin.about(checkpoints.shard, batch, {}, events)
+    about = origin.about(checkpoints.shard, at, events)
     about.parts = {name: note.digest for name, note in notes.items()}
     checkpoints.commit(folder, about)
 
@@ -200,11 +209,14 @@ class Keeper:
         old = now - self._newest > LONGEST_S and self._since > 0
         return self._since >= self._every_events or old
 
-    def begin(self, batch: int, offsets: dict[str, int]) -> None:
-        """Have the core's state after `batch` kept; nothing may be under way. In a thread."""
+    def begin(self, at: Position) -> None:
+        """Have the core's state kept, which is that at this position. Nothing may be under way.
+
+        Blocks: to be called in a thread.
+        """
         assert self._checkpoints is not None and self._core is not None
         try:
-            folder = self._checkpoints.begin(batch)
+            folder = self._checkpoints.begin(at.batch)
         except CheckpointsError as fault:
             self._failed(str(fault), None)
             return
@@ -214,7 +226,7 @@ class Keeper:
         if not parts:
             self._checkpoints.abandon(folder)
             return
-        about = self._origin.about(self._checkpoints.shard, batch, offsets, self._events)
+        about = self._origin.about(self._checkpoints.shard, at, self._events)
         self._since = 0
         self._growing = Growing(about, folder, parts, pause_s)
 
@@ -260,7 +272,7 @@ class Keeper:
         if folder is not None and self._checkpoints is not None:
             self._checkpoints.abandon(folder)
 
-    async def last(self, batch: int, offsets: dict[str, int], within_s: float) -> None:
+    async def last(self, at: Position, within_s: float) -> None:
         """Keep one more state, if anything was learned since the newest; then nothing more.
 
         Call when everything is written and acknowledged.
@@ -275,9 +287,7 @@ class Keeper:
                 if begun:
                     return
                 begun = True
-                await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self.begin, batch, offsets
-                )
+                await asyncio.get_running_loop().run_in_executor(self._thread, self.begin, at)
             await asyncio.sleep(0.02)
         log.warning("last_state_not_kept", cure="the next start goes on from the journal")
 

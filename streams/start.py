@@ -17,10 +17,11 @@ from infra.warehouse_types import Warehouse
 from online.core import RecommenderConfig
 from online.step import Step
 from streams.core_process import CoreProcess, CoreRaised
-from streams.keeping import Origin, keep_first
+from streams.keeping import Origin, Position, keep_first
 from streams.learning import Learned
 from streams.process import StateError
 from streams.recovery import Entry, Recovery
+from streams.sharing import Speaker
 from streams.status import Status
 from streams.writing import LATER, SOON, Group, Work, Writer
 
@@ -34,7 +35,7 @@ class Started:
     """A core that is ready for the next event."""
 
     core: CoreProcess
-    last_batch: int  # the newest number in the journal, with our shard in its last bits
+    at: Position
     events: int  # that the core has learned
 
 
@@ -43,10 +44,12 @@ class Start:
 
     def __init__(
         self, settings: Settings, config: RecommenderConfig, make: Callable[..., CoreProcess],
-        warehouse: Warehouse, checkpoints: Checkpoints, status: Status,
-        stopping: Callable[[], bool],
+        warehouse: Warehouse, checkpoints: Checkpoints, status: Status, writer: Writer,
+        speaker: Speaker | None, stopping: Callable[[], bool],
     ) -> None:  # fmt: skip
         """make: of a core from its configuration."""
+        self._writer = writer
+        self._speaker = speaker
         self._settings = settings
         self._config = config
         self._make = make
@@ -128,13 +131,25 @@ class Start:
                 log.warning("no_checkpoint", why=why, events=recovery.events)
         else:
             self._tail(recovery, about)
-        last = recovery.last_batch() & ~SHARD_MASK | self._checkpoints.shard
-        events = recovery.events + (about.events if about else 0)
-        if about is None and not self._stopping():
+        started = Started(core, self._position(recovery, about), recovery.events)
+        if about is not None:
+            started.events += about.events
+        elif not self._stopping():
+            if recovery.events:
+                core.join()
             self._status.detail = "writing the first checkpoint"
             made = origin(self._settings, self._config, self._warehouse.broker_id)
-            keep_first(core, self._checkpoints, made, last, events)
-        return Started(core, last, events)
+            keep_first(core, self._checkpoints, made, started.at, started.events)
+        return started
+
+    def _position(self, recovery: Recovery, about: About | None) -> Position:
+        last = recovery.last_batch() & ~SHARD_MASK | self._checkpoints.shard
+        if about is None:  # the journal told what all have learned
+            return Position(last, {}, recovery.newest_of_shards() if recovery.events else {}, {})
+        same = about.broker_id == self._warehouse.broker_id
+        return Position(
+            last, about.offsets if same else {}, about.heard, about.updates if same else {}
+        )
 
     def _announce(self, core: CoreProcess) -> None:
         self._status.detail = "reading the catalogue"
@@ -148,7 +163,6 @@ class Start:
             log.warning("no_mark", cure="none needed: rows since the state are written again")
         unmarked = max(mark.batch if mark else 0, about.batch)
         works: list[Work] = []
-        writer = Writer(self._warehouse)
 
         def write(entry: Entry, step: Step) -> None:
             step = replace(step, turns=entry.turns)
@@ -158,7 +172,9 @@ class Start:
 
         def flush() -> None:
             if works:
-                writer.write(Group(list(works), (*SOON, *LATER)))
+                self._writer.write(Group(list(works), (*SOON, *LATER)))
+                if self._speaker is not None:
+                    self._speaker.tell(works)
                 works.clear()
 
         recovery.tail(about.shard, about.batch, unmarked, write)

@@ -18,7 +18,9 @@ EVENTS = "events"  # key: user_id
 ITEMS = "items"  # key: item_id, compacted
 RECOMMENDATIONS = "recommendations"  # key: user_id, compacted
 DEAD_LETTERS = "dead-letters"
-TOPICS = (EVENTS, ITEMS, RECOMMENDATIONS, DEAD_LETTERS)
+MODEL_UPDATES = "model-updates"  # key: the shard that speaks; see streams.updates
+TOPICS = (EVENTS, ITEMS, RECOMMENDATIONS, DEAD_LETTERS, MODEL_UPDATES)
+UPDATES_KEPT_MS = 24 * 3_600_000  # a worker that was away for longer misses what others learned
 COMPACTED = frozenset({ITEMS, RECOMMENDATIONS})
 
 
@@ -93,6 +95,8 @@ def _create(
     configs = {"cleanup.policy": "compact" if name in COMPACTED else "delete"}
     if name == DEAD_LETTERS:  # it must take whatever the others took, and a little more
         configs["max.message.bytes"] = str(max(2 * max_record_bytes, 2_000_000))
+    if name == MODEL_UPDATES:
+        configs |= {"retention.ms": str(UPDATES_KEPT_MS), "max.message.bytes": "2000000"}
     wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": configs}
     try:
         admin.create_topics({name: wanted})

@@ -26,11 +26,9 @@ from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
-from online.core import RecommenderConfig
-from online.memory import MemoryConfig
-from online.teaching import EncoderConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
+from streams.core_config import config_of
 from streams.core_process import CoreLost, CoreProcess
 from streams.http import HttpError, HttpServer
 from streams.keeping import Keeper
@@ -39,10 +37,12 @@ from streams.pipeline import Pipeline
 from streams.process import Ending, StateError, claimed, spare_garbage_collection
 from streams.producer import Producer
 from streams.recovery import journalled
-from streams.start import Start, origin
+from streams.sharing import Heard, Listener, Sharing, Speaker
+from streams.start import Start, Started, origin
 from streams.status import Running, Status
 from streams.topics import (
     DEAD_LETTERS,
+    MODEL_UPDATES,
     RECOMMENDATIONS,
     BrokerUnreachable,
     cluster_id,
@@ -126,28 +126,30 @@ class Worker:
     async def _serve(self, warehouse: Warehouse, stack: contextlib.AsyncExitStack) -> int:
         settings, status = self._settings, self._status
         checkpoints = self._checkpoints(stack)
-        config = _config(settings)
-        start = Start(settings, config, CoreProcess, warehouse, checkpoints, status,
-                      self._ending.asked.is_set)  # fmt: skip
-        started = await asyncio.to_thread(start.begin)
-        core = started.core
-        stack.callback(core.close)
-        if self._ending.asked.is_set():
-            return 0
-        learner = Learner(core, warehouse, settings.max_record_bytes)
-        status.quality = lambda: learner.quality
-        with self._producers() as (letters, slates):
+        shard, shares = checkpoints.shard, settings.sharing and self._broker is None
+        config = config_of(settings, shard, shares)
+        with self._producers(shares) as (letters, slates, updates):
             writer = Writer(warehouse, letters, slates)
+            speaker = Speaker(updates, shard) if updates is not None else None
+            start = Start(settings, config, CoreProcess, warehouse, checkpoints, status, writer,
+                          speaker, self._ending.asked.is_set)  # fmt: skip
+            started = await asyncio.to_thread(start.begin)
+            core = started.core
+            stack.callback(core.close)
+            if self._ending.asked.is_set():
+                return 0
+            learner = Learner(core, warehouse, settings.max_record_bytes)
+            status.quality = lambda: learner.quality
             keeper = Keeper(
                 checkpoints, core, status, origin(settings, config, warehouse.broker_id),
                 settings.checkpoint_s, settings.checkpoint_events, started.events,
             )  # fmt: skip
             pipeline = Pipeline(
                 learner, writer, status, keeper, warehouse.broker_id, settings.batch,
-                started.last_batch,
+                started.at.batch, self._sharing(speaker, shard, started),
             )  # fmt: skip
             app = make_app(settings, self._address)
-            learned = partial(journalled, warehouse)
+            learned = partial(journalled, warehouse, shard)
             intake = add_agents(app, settings, pipeline, status, learned)
             status.detail = "joining the consumer group"
             app.finalize()
@@ -252,8 +254,16 @@ class Worker:
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
 
+    def _sharing(self, speaker: Speaker | None, shard: int, started: Started) -> Sharing | None:
+        if speaker is None:
+            return None
+        heard = Heard(shard, started.at.heard, started.at.updates)
+        return Sharing(speaker, Listener(self._address, heard), heard)
+
     @contextlib.contextmanager
-    def _producers(self) -> Iterator[tuple[Producer, Producer | None]]:
+    def _producers(
+        self, shares: bool
+    ) -> Iterator[tuple[Producer, Producer | None, Producer | None]]:
         room = {"max_request_size": max(2 * self._settings.max_record_bytes, 2_000_000)}
         with contextlib.ExitStack() as stack:
             letters = Producer(self._address, DEAD_LETTERS, **room)
@@ -262,41 +272,17 @@ class Worker:
             if self._settings.publish:
                 slates = Producer(self._address, RECOMMENDATIONS, **room)
                 stack.callback(slates.close, 1.0)
-            yield letters, slates
+            updates = None
+            if shares:
+                updates = Producer(self._address, MODEL_UPDATES, **room)
+                stack.callback(updates.close, 1.0)
+            yield letters, slates, updates
 
     def _save_running(self, where: str, broker_id: str, stack: contextlib.AsyncExitStack) -> None:
         embedded = self._broker is not None
         broker = self._broker.address if self._broker else str(self._address)
         Running(os.getpid(), broker, where, broker_id, embedded).save(self._settings.state)
         stack.callback(Running.forget, self._settings.state)
-
-
-# Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
-TABLES_SHARE = 0.36
-TRAINER_MB = 500  # the process that teaches the encoder: most of it is torch
-FROM_TABLES = 0.7  # of what the encoder takes; the rest was spare (measured by bench soak)
-LEAST_TABLES_MB = 120.0
-
-
-def _config(settings: Settings) -> RecommenderConfig:
-    encoder_mb = TRAINER_MB + settings.encoder_mb if settings.encoder else 0
-    return RecommenderConfig(
-        k=settings.slate,
-        seed=settings.seed,
-        exclude_seen=settings.exclude_seen,
-        memory=MemoryConfig.within(
-            max(settings.memory_mb * TABLES_SHARE - encoder_mb * FROM_TABLES, LEAST_TABLES_MB)
-        ),
-        encoder=EncoderConfig(
-            on=settings.encoder,
-            states_mb=settings.encoder_mb,
-            share=settings.encoder_share,
-            device=settings.device,
-            vectors=settings.vectors,
-            start=str(settings.encoder_from or ""),
-            wait=False,
-        ),
-    )
 
 
 @contextlib.contextmanager
