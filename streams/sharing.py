@@ -59,7 +59,13 @@ class Heard:
         """batches: by shard, the newest that counts already; offsets: by partition, the next."""
         self._shard = shard
         self.batches, self.offsets = dict(batches), dict(offsets)
+        self.events = 0  # of others, that we heard of
         self._chunks: dict[int, list[Chunk]] = {}
+
+    def figures(self) -> dict[str, Any]:
+        """For /health: our shard, and of the others the newest batch that we heard of."""
+        return {"shard": self._shard, "heard": {str(s): b for s, b in self.batches.items()},
+                "events": self.events}  # fmt: skip
 
     def apply(self, core: Hears, records: list[tuple[int, int, bytes]]) -> None:
         """Tell the core what is new in records (partition, offset, value), in order."""
@@ -86,8 +92,9 @@ class Heard:
             return
         told = [e for batch, events in decode(word.body, type=list[OneBatch]) if batch > newest
                 for e in events]  # fmt: skip
-        self.batches[word.shard] = word.batch
         core.hear(told)
+        self.batches[word.shard] = word.batch
+        self.events += len(told)
 
     def _hear_weights(self, core: Hears, word: Word) -> None:
         chunk = decode(word.body, type=Chunk)

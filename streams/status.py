@@ -38,6 +38,7 @@ class Status:
         self._kept_at: float | None = None
         self.lag: Callable[[], dict[str, int]] = dict
         self.quality: Callable[[], dict[str, Any]] = dict
+        self.sharing: Callable[[], dict[str, Any]] = dict
         self.taken = self.events = self.duplicates = self.rejects = self.items = 0
         self.slates = self.batches = self.other_keys = self.redelivered = 0
         self._freshness: collections.deque[int] = collections.deque(maxlen=FRESHNESS_OF)
@@ -131,6 +132,7 @@ class Status:
                 name: {"p50": _share(spent, 50, 1e3), "p99": _share(spent, 99, 1e3)}
                 for name, spent in self._stages.items()
             },
+            "sharing": self.sharing(),
             "quality": self.quality(),
         }
 

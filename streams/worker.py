@@ -258,6 +258,7 @@ class Worker:
         if speaker is None:
             return None
         heard = Heard(shard, started.at.heard, started.at.updates)
+        self._status.sharing = heard.figures
         return Sharing(speaker, Listener(self._address, heard), heard)
 
     @contextlib.contextmanager

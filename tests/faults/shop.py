@@ -150,7 +150,7 @@ def part_of(folder: Path, part: str) -> State:
     """A part of a state, whole."""
     note = note_of(folder / part)
     assert note is not None and not note.error, note
-    return readpart_of(folder / part, note.digest)
+    return read_part(folder / part, note.digest)
 
 
 def newest_state(shop: Shop) -> tuple[dict[str, State], int]:

@@ -7,11 +7,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from infra.checkpoints import about_state
+from streams.recovery import Recovery
 from tests.faults.shop import Shop, events, part_of
 from tests.streams.worker_process import WorkerProcess
 
@@ -71,7 +72,7 @@ def test_three_workers_that_are_killed_count_the_same(open_shop: Callable[[int],
     deadline = time.monotonic() + 180
     while written(shop) < sent and time.monotonic() < deadline:
         time.sleep(0.5)
-    settle(workers, sent)
+    settle(shop, workers)
     for worker in workers:
         assert worker.stop() == 0, worker.words()
 
@@ -86,11 +87,20 @@ def test_three_workers_that_are_killed_count_the_same(open_shop: Callable[[int],
         assert counts(shop, shard) == expected
 
 
-def settle(workers: list[WorkerProcess], sent: int) -> None:
+def settle(shop: Shop, workers: list[WorkerProcess]) -> None:
     """Until every worker has heard everything, in bounded time."""
+    warehouse = shop.warehouse()
+    newest = Recovery(cast(Any, None), warehouse).newest_of_shards()
+    warehouse.close()
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if all(w.health().get("quality", {}).get("events") == sent for w in workers):
+        sharing = [w.health().get("sharing", {}) for w in workers]
+        if all(
+            said and said["heard"].get(str(shard), 0) >= batch
+            for said in sharing
+            for shard, batch in newest.items()
+            if said.get("shard") != shard
+        ):
             return
         time.sleep(0.5)
-    raise AssertionError([w.health().get("quality", {}).get("events") for w in workers])
+    raise AssertionError(f"{sharing} {newest}")
