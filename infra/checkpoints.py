@@ -1,13 +1,13 @@
 """A worker's checkpoints: states of its core, and a mark of what is in the warehouse.
 
     FOLDER/shard-0/lock              owned by one worker
-    FOLDER/shard-0/state-BATCH/      about.json, and a file with a note for each part (infra.parts)
+    FOLDER/shard-0/state-NUMBER/     about.json, and a file with a note for each part (infra.parts)
     FOLDER/shard-0/mark.json         every row of the batches up to this one is in the warehouse
 
 A state becomes visible by a rename, when all of it is on the disk and what it has learned is in the
 journal; the newest three are kept. State and journal together are what a worker goes on from: the
-state as it was after BATCH, then the journalled batches after it. So a state may be some time old,
-and a damaged one costs time, not knowledge.
+state as it was after some batch, then the journalled batches after it. So a state may be some time
+old, and a damaged one costs time, not knowledge.
 """
 
 from __future__ import annotations
@@ -92,9 +92,11 @@ class Checkpoints:
         found = [p for p in self.folder.glob(_STATE + "*") if p.name[len(_STATE) :].isdigit()]
         return sorted(found, reverse=True)
 
-    def begin(self, batch: int) -> Path:
-        """A new, empty folder for the state after that batch."""
-        folder = self.folder / f"{_NEW}{batch:020d}"
+    def begin(self) -> Path:
+        """A new, empty folder for a state."""
+        newest = self.states()[:1]
+        number = 1 + (int(newest[0].name[len(_STATE) :]) if newest else 0)
+        folder = self.folder / f"{_NEW}{number:012d}"
         with self._faults(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -105,9 +107,7 @@ class Checkpoints:
         with self._faults(folder):
             _write(folder / _ABOUT, msgspec.json.format(msgspec.json.encode(about)))
             _sync(folder)
-            to = self.folder / f"{_STATE}{about.batch:020d}"
-            shutil.rmtree(to, ignore_errors=True)
-            folder.rename(to)
+            folder.rename(self.folder / folder.name.replace(_NEW, _STATE))
             _sync(self.folder)
             for old in self.states()[KEPT:]:
                 shutil.rmtree(old)

@@ -52,6 +52,7 @@ class Intake:
         self._lock = asyncio.Lock()
         self._done: dict[tuple[str, int], int] = {}  # next offset of each partition
         self._bounds: dict[Any, tuple[int, int]] = {}  # first and next offset, when last asked
+        self._owing: set[tuple[str, int]] = set()  # taken from us with messages unwritten
         self._generation = 0  # how often partitions came: tells a stale batch
 
     async def take(self, events: Sequence[Any]) -> None:
@@ -77,6 +78,7 @@ class Intake:
                     written = await self._pipeline.drain(timeout_s)
         except TimeoutError:
             written = False
+        self._owing |= set() if written else set(self._done)
         self._done.clear()
         self._learned.clear()
         self._generation += 1
@@ -87,7 +89,13 @@ class Intake:
             log.warning("handed_over_unwritten", cure="it will be delivered again")
         return written
 
-    def assigned(self) -> None:
+    def assigned(self, places: set[tuple[str, int]]) -> None:
+        """These partitions are ours now."""
+        if self._owing - places:
+            # whoever has them learns what we hold unwritten: our core must not have learned it
+            error = "partitions went to another worker while what we learned was not written yet"
+            self._pipeline.fail(RuntimeError(f"{error}: start again, from the checkpoint"))
+        self._owing.clear()
         self.owned.set()
 
     def lag(self) -> dict[str, int]:
@@ -216,7 +224,7 @@ def add_agents(
 
     async def assigned(*given: Any, **_: Any) -> None:  # the app, the partitions
         log.info("partitions_assigned", count=len(given[1]))
-        intake.assigned()
+        intake.assigned({(tp.topic, tp.partition) for tp in given[1]})
 
     async def before_shutdown(*_: Any, **__: Any) -> None:
         await intake.hand_over(settings.shutdown_s / 2)

@@ -107,7 +107,7 @@ def keep_first(
 
     Raises CheckpointsError.
     """
-    folder = checkpoints.begin(at.batch)
+    folder = checkpoints.begin()
     parts = core.keep(folder)
     deadline = time.monotonic() + FIRST_S
     while not (notes := notes_of(folder, parts)):
@@ -127,9 +127,10 @@ class Keeper:
 
     def __init__(
         self, checkpoints: Checkpoints | None, core: Keeps | None, status: Status, origin: Origin,
-        every_s: float, every_events: int = 15_000, events: int = 0,
+        every_s: float, every_events: int = 15_000, events: int = 0, batch: int = 0,
     ) -> None:  # fmt: skip
-        """every_s: between marks; every_events: between states; events: learned before."""
+        """every_s: between marks; every_events: between states; events: learned before, up to that
+        batch, all of which is written."""
         self._checkpoints = checkpoints
         self._core = core
         self._status = status
@@ -143,7 +144,7 @@ class Keeper:
         self._room.set()
         self._hurry = asyncio.Event()
         self._offsets: dict[str, int] = {}
-        self._written = 0  # number of the newest batch whose rows are all there
+        self._written = batch  # number of the newest batch whose rows are all there
         self._events, self._since = events, 0  # learned in all, and since the newest state
         self._growing: Growing | None = None
         self._not_before = 0.0
@@ -201,6 +202,10 @@ class Keeper:
         self._events += events
         self._since += events
 
+    def heard(self, events: int) -> None:
+        """So many events of other workers count in the core's state."""
+        self._since += events
+
     def due(self) -> bool:
         """Should the core's state be kept now? If so, call `begin` between two batches."""
         now = time.monotonic()
@@ -216,7 +221,7 @@ class Keeper:
         """
         assert self._checkpoints is not None and self._core is not None
         try:
-            folder = self._checkpoints.begin(at.batch)
+            folder = self._checkpoints.begin()
         except CheckpointsError as fault:
             self._failed(str(fault), None)
             return

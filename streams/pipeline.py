@@ -234,8 +234,10 @@ class Pipeline:
         assert self._sharing is not None
         if not self._learner.attentive:
             await self._receive_all()
-        hear = partial(self._learner.hear, self._sharing.heard, what.records)
-        await in_thread(self._learning, hear)
+        heard = self._sharing.heard
+        before = heard.events
+        await in_thread(self._learning, partial(self._learner.hear, heard, what.records))
+        self._keeper.heard(heard.events - before)
 
     async def _send(self, one: Sent) -> None:
         try:

@@ -143,6 +143,7 @@ class Worker:
             keeper = Keeper(
                 checkpoints, core, status, origin(settings, config, warehouse.broker_id),
                 settings.checkpoint_s, settings.checkpoint_events, started.events,
+                started.at.batch,
             )  # fmt: skip
             pipeline = Pipeline(
                 learner, writer, status, keeper, warehouse.broker_id, settings.batch,

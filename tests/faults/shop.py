@@ -14,7 +14,7 @@ from typing import Any
 from infra.address import BrokerAddress
 from infra.broker import EmbeddedBroker
 from infra.checkpoints import Checkpoints, about_state
-from infra.parts import note_of
+from infra.parts import note_of, read_part
 from infra.settings import Settings
 from infra.warehouse import Warehouse, connect
 from online.core import RecommenderConfig
