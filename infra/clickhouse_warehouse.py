@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from clickhouse_driver import Client, errors
 
 from infra import reading, schema
+from infra.address import WAREHOUSE_OPTIONS, without_password
 from infra.binding import bind, columns_of
 from infra.pool import Pool
 from infra.warehouse_types import Answer, WarehouseError, WarehouseUnavailable
@@ -25,7 +26,6 @@ logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
 WRITERS = 2  # inserts at a time, as in the embedded warehouse
 _DATABASE = re.compile(r"[A-Za-z_]\w{0,63}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
-_OPTIONS = ("secure", "verify", "ca_certs", "server_hostname", "connect_timeout", "timeout")
 _FORM = "use clickhouse://user:password@host:9000/database?secure=true"
 _STALE = (
     EOFError,
@@ -43,9 +43,11 @@ def options(url: str, shown: str) -> dict[str, Any]:
     """Arguments of `clickhouse_driver.Client` for `url`; `shown` names the setting in errors."""
     parts = urlsplit(url)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    unknown = sorted(set(given) - set(_OPTIONS))
+    unknown = sorted(set(given) - set(WAREHOUSE_OPTIONS))
     if unknown:
-        raise WarehouseError(f"{shown}: unknown options {unknown}: known are {list(_OPTIONS)}")
+        raise WarehouseError(
+            f"{shown}: unknown options {unknown}: known are {list(WAREHOUSE_OPTIONS)}"
+        )
     if not parts.hostname:
         raise WarehouseError(f"{shown}: it names no host: {_FORM}")
     database = unquote(parts.path.strip("/")) or "default"
@@ -123,9 +125,9 @@ class _Line:
             raise kind(f"{self._where}: {text}", fault.code) from None
         except (*_STALE, OSError) as fault:
             self.close()
+            text = _first_line(fault)
             raise WarehouseUnavailable(
-                f"{self._where} does not answer: {_first_line(fault)}: "
-                "check that the server runs and that host, port and secure are right"
+                f"{self._where} does not answer: {text}: {_cure(text)}"
             ) from None
         except (errors.Error, ValueError, TypeError, AttributeError, OverflowError) as fault:
             self.close()
@@ -133,6 +135,18 @@ class _Line:
         except BaseException:
             self.close()
             raise
+
+
+def _cure(text: str) -> str:
+    """The driver tells faults of TLS as text only."""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            "its certificate is not trusted for this name: set ca_certs=/path/of/ca.pem (and "
+            "server_hostname, if the certificate is made out to another name) in FRESHREC_WAREHOUSE"
+        )
+    if "WRONG_VERSION_NUMBER" in text:
+        return "this port speaks no TLS: name the secure port (mostly 9440), or leave secure out"
+    return "check that the server runs and that host, port and secure are right"
 
 
 def _first_line(fault: BaseException) -> str:
@@ -147,8 +161,6 @@ class ClickhouseWarehouse:
     """
 
     def __init__(self, url: str, broker_id: str = "") -> None:
-        from infra.warehouse import without_password
-
         self.broker_id = broker_id
         self._arguments = options(url, f"FRESHREC_WAREHOUSE={without_password(url)!r}")
         self._where = "clickhouse://{host}:{port}/{database}".format(**self._arguments)

@@ -117,7 +117,9 @@ class Worker:
         self._ending.heed_signals()
         async with contextlib.AsyncExitStack() as stack:
             warehouse = await self._open_warehouse(stack)
-            http = HttpServer(self._status, partial(add_routes, warehouse=warehouse))
+            http = HttpServer(
+                self._status, partial(add_routes, warehouse=warehouse), self._settings.http_token
+            )
             where = await http.start(self._settings.http_host, self._settings.http_port)
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
