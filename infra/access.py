@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 LEAST, MOST = 16, 1000  # characters of a token
-CURE = f"use {LEAST} to {MOST} visible ASCII characters, such as the output of: openssl rand -hex 24` makes"
+CURE = f"use {LEAST} to {MOST} visible ASCII characters, as `openssl rand -hex 24` makes them"
 
 
 def read_token(text: str) -> str:
-    """FRESHREC_HTTP_TOKEN; `none` is no token. Raises ValueError, which never shows it."""
-    if text == "none":
-        return ""
+    """FRESHREC_HTTP_TOKEN. Raises ValueError, which never shows it."""
     if not LEAST <= len(text) <= MOST:
         raise ValueError(f"it has {len(text)} characters: {CURE}")
     if not all("!" <= c <= "~" for c in text):
@@ -27,8 +25,6 @@ def read_token(text: str) -> str:
 
 def read_token_file(text: str) -> str:
     """The token in the file that FRESHREC_HTTP_TOKEN_FILE names, its last line's end left out."""
-    if text == "none":
-        return ""
     path = Path(text).expanduser()
     try:
         if path.stat().st_size > 2 * MOST:

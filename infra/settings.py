@@ -95,13 +95,13 @@ class Settings:
         faults: list[str] = []
         for key in KEYS:
             text = given.get(key.name, "").strip()
-            if not text:
+            if not text or (key.name in TOKENS and text == "none"):
                 continue
             try:
                 values.update(zip(key.fields, key.read(text), strict=True))
             except ValueError as error:
                 faults.append(f"{key.name}={_shown(key.name, text)}: {error}")
-        if all(given.get(name, "").strip() for name in TOKENS):
+        if all(given.get(name, "").strip() not in ("", "none") for name in TOKENS):
             faults.append(f"{' and '.join(TOKENS)} are both set: remove one")
         if faults:
             raise SettingsError(faults)
