@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -113,6 +114,8 @@ def _options(query: str) -> dict[str, Any]:
         allowed = {"security_protocol": SECURITY, "sasl_mechanism": MECHANISMS}.get(name)
         if allowed and value.upper() not in allowed:
             raise ValueError(f"{name}={value!r}: use one of {', '.join(allowed)}")
+        if not allowed and not Path(value).is_file():
+            raise ValueError(f"{name}={value!r} is no file: name one that can be read")
         options[name] = value.upper() if allowed else value
     return options
 

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -55,6 +56,9 @@ def options(url: str, shown: str) -> dict[str, Any]:
         raise WarehouseError(
             f"{shown}: database {database!r}: letters, digits and _ are allowed, up to 64"
         )
+    authority = given.get("ca_certs")
+    if authority is not None and not Path(authority).is_file():
+        raise WarehouseError(f"{shown}: ca_certs={authority!r} is no file: name a PEM file")
     secure = _flag(given, "secure", parts.scheme == "clickhouses", shown)
     return {
         "host": parts.hostname,
@@ -64,7 +68,7 @@ def options(url: str, shown: str) -> dict[str, Any]:
         "database": database,
         "secure": secure,
         "verify": _flag(given, "verify", True, shown),
-        "ca_certs": given.get("ca_certs"),
+        "ca_certs": authority,
         "server_hostname": given.get("server_hostname"),
         "connect_timeout": _seconds(given, "connect_timeout", 10.0, shown),
         "send_receive_timeout": _seconds(given, "timeout", 60.0, shown),

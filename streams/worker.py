@@ -44,6 +44,7 @@ from streams.status import Running, Status
 from streams.topics import (
     DEAD_LETTERS,
     RECOMMENDATIONS,
+    BrokerRefusal,
     BrokerUnreachable,
     cluster_id,
     ensure_topics,
@@ -249,7 +250,8 @@ class Worker:
             try:
                 return await asyncio.to_thread(call)
             except (WarehouseUnavailable, BrokerUnreachable) as error:
-                if time.monotonic() > deadline or self._ending.asked.is_set():
+                refused = isinstance(error, BrokerRefusal)
+                if refused or time.monotonic() > deadline or self._ending.asked.is_set():
                     raise
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
