@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 
 import faust
 from faust.auth import SASLCredentials, SSLCredentials
@@ -12,6 +11,7 @@ from yarl import URL
 from infra.address import BrokerAddress
 from infra.settings import Settings
 from streams.consumer import FreshTransport
+from streams.refusal import tls_context
 
 SESSION_TIMEOUT_S = 6  # the embedded broker answers a join only after half of it
 HEARTBEAT_S = 1
@@ -58,10 +58,7 @@ def make_app(settings: Settings, broker: BrokerAddress) -> faust.App:
 
 
 def _credentials(broker: BrokerAddress) -> SASLCredentials | SSLCredentials | None:
-    secure = broker.security_protocol in ("SSL", "SASL_SSL")
-    context = ssl.create_default_context(cafile=broker.ssl_cafile) if secure else None
-    if context is not None and broker.ssl_certfile:
-        context.load_cert_chain(broker.ssl_certfile, broker.ssl_keyfile)
+    context = tls_context(broker)
     if broker.sasl_mechanism:
         return SASLCredentials(
             username=broker.username,

@@ -11,6 +11,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from infra.address import BrokerAddress
 from infra.log import get_log
+from streams.refusal import why_refused
 
 log = get_log("topics")
 
@@ -26,6 +27,33 @@ COMPACTED = frozenset({ITEMS, RECOMMENDATIONS})
 
 class BrokerUnreachable(RuntimeError):
     """No broker answers; the message names the address and the cure."""
+
+
+class BrokerRefusal(BrokerUnreachable):
+    """A broker is there, and does not let us in (or we do not trust it): waiting does not help."""
+
+
+def refuse(broker: BrokerAddress) -> None:
+    """Raises BrokerRefusal or BrokerUnreachable if TLS or the login fails; nothing if all is well.
+
+    A broker that is away is left to the client, which waits for it.
+    """
+    if broker.security_protocol == "PLAINTEXT":
+        return
+    refused = why_refused(broker)
+    if refused is not None:
+        kind = BrokerRefusal if refused.final else BrokerUnreachable
+        raise kind(f"{broker}: {refused.reason}")
+
+
+def unreachable(broker: BrokerAddress, error: Exception, cure: str) -> BrokerUnreachable:
+    """The exception for a client that could not connect."""
+    refused = why_refused(broker)
+    if refused is not None:
+        return BrokerUnreachable(f"{broker}: {refused.reason}")
+    return BrokerUnreachable(
+        f"no Kafka broker answers at {broker} ({type(error).__name__}: {error}): {cure}"
+    )
 
 
 def ensure_topics(
@@ -59,13 +87,12 @@ def ensure_topics(
 
 def connect_admin(broker: BrokerAddress, timeout_ms: int = 5_000) -> KafkaAdminClient:
     """kafka-python's admin client. Raises BrokerUnreachable with the cure."""
+    refuse(broker)
     try:
         return KafkaAdminClient(**broker.client_options(), bootstrap_timeout_ms=timeout_ms)
     except (KafkaError, OSError, ValueError) as error:
-        raise BrokerUnreachable(
-            f"no Kafka broker answers at {broker} ({type(error).__name__}: {error}): start it, "
-            "correct FRESHREC_BROKER, or use FRESHREC_BROKER=embedded"
-        ) from error
+        cure = "start it, correct FRESHREC_BROKER, or use FRESHREC_BROKER=embedded"
+        raise unreachable(broker, error, cure) from None
 
 
 def cluster_id(broker: BrokerAddress) -> str:

@@ -44,6 +44,7 @@ from streams.topics import (
     DEAD_LETTERS,
     MODEL_UPDATES,
     RECOMMENDATIONS,
+    BrokerRefusal,
     BrokerUnreachable,
     cluster_id,
     ensure_topics,
@@ -117,7 +118,9 @@ class Worker:
         self._ending.heed_signals()
         async with contextlib.AsyncExitStack() as stack:
             warehouse = await self._open_warehouse(stack)
-            http = HttpServer(self._status, partial(add_routes, warehouse=warehouse))
+            http = HttpServer(
+                self._status, partial(add_routes, warehouse=warehouse), self._settings.http_token
+            )
             where = await http.start(self._settings.http_host, self._settings.http_port)
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
@@ -250,7 +253,8 @@ class Worker:
             try:
                 return await asyncio.to_thread(call)
             except (WarehouseUnavailable, BrokerUnreachable) as error:
-                if time.monotonic() > deadline or self._ending.asked.is_set():
+                refused = isinstance(error, BrokerRefusal)
+                if refused or time.monotonic() > deadline or self._ending.asked.is_set():
                     raise
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
