@@ -145,7 +145,7 @@ class Auditor:
                 self._unseen.setdefault(user, []).append((partition, offset))
 
     def _settle(self) -> None:
-        """What is nowhere was erased, if its user asked for that anywhere in the log, or is lost."""
+        """What is nowhere was erased, if its user asked for that in the log, or is lost."""
         for user, places in self._unseen.items():
             if user and user in self._forgotten:
                 self._audit.erased += len(places)

@@ -69,8 +69,8 @@ def audit(
     if not found.whole:
         places = ", ".join([*found.missing, *found.doubled])
         raise Failure(
-            f"{found.lost} messages are lost and {found.double} doubled ({places}, …): if workers "
-            "are still at work, let them catch up and audit again; otherwise report this, it is a bug"
+            f"{found.lost} messages are lost and {found.double} doubled ({places}, …): if "
+            "workers are still at work, let them catch up and audit again; else report this: a bug"
         )
 
 
