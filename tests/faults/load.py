@@ -71,10 +71,15 @@ def journal(shop: Shop) -> tuple[int, int, int]:
 def nothing_lost_or_doubled(
     shop: Shop, worker: WorkerProcess, sent: int, within_s: float = 60.0
 ) -> None:
-    """Once all that was sent is there, and the worker has stopped: nothing more is."""
+    """Once all that was sent is there, and the worker has stopped: nothing more is.
+
+    Every event that `Load` sends is measured, so metrics count them as well.
+    """
     deadline = time.monotonic() + within_s
     while journal(shop)[1] < sent and time.monotonic() < deadline:
         assert worker.alive(), worker.words()
         time.sleep(0.1)
     assert worker.stop() == 0, worker.words()
     assert journal(shop) == (sent, sent, 0), worker.words()
+    measured = "SELECT sum(count) FROM metrics FINAL WHERE name = 'hr@10'"
+    assert shop.server.run(measured.replace("metrics", f"{shop.database}.metrics")) == [(sent,)]

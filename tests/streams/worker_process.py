@@ -129,8 +129,9 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait(5)
 
-    def words(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
+    def words(self, newest: int = 3000) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-newest:]
 
     def rows(self, *queries: str) -> list[Answer]:
         """Query the embedded warehouse that a stopped worker left."""
