@@ -18,7 +18,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.shop import Shop
 from tests.streams.worker_process import WorkerProcess
 
-AWAY_S = 60 if os.environ.get("FRESHREC_TEST_FULL") else 8
+AWAY_S = 60 if os.environ.get("FRESHREC_TEST_FULL") else 6
 BATCH = 128
 # being learned, being written, and each queue's last one
 MOST_UNDER_WAY = MESSAGES + 10 * BATCH
