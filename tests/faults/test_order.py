@@ -62,7 +62,9 @@ def test_order_and_duplicates_do_not_matter(open_shop: Callable[[int], Shop]) ->
     found = []
     for shop in (clean, messy):
         worker = workers[shop.database]
-        health = worker.until(lambda h: h.get("events_total") == EVENTS and not sum(h["lag"].values()))
+        health = worker.until(
+            lambda h: h.get("events_total") == EVENTS and not sum(h["lag"].values())
+        )
         assert health["duplicates"] == (0 if shop is clean else EVENTS // 20)
         nothing_lost_or_doubled(shop, worker, EVENTS)
         warehouse = shop.warehouse()
