@@ -2,6 +2,7 @@
 
     FOLDER/shard-0/lock              owned by one worker
     FOLDER/shard-0/state-NUMBER/     about.json, and a file with a note for each part (infra.parts)
+    FOLDER/shard-0/damaged-NUMBER/   a state that was passed over: nothing reads it again
     FOLDER/shard-0/mark.json         every row of the batches up to this one is in the warehouse
 
 A state becomes visible by a rename, when all of it is on the disk and what it has learned is in the
@@ -116,6 +117,11 @@ class Checkpoints:
     def abandon(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
+    def put_by(self, folder: Path) -> None:
+        """Rename a state that cannot be used: it must not count among those that are kept."""
+        with contextlib.suppress(OSError):
+            folder.rename(folder.with_name(f"damaged-{folder.name.removeprefix(_STATE)}"))
+
     # -- the mark ----------------------------------------------------------------------------
 
     def mark(self, mark: Mark) -> None:
@@ -181,7 +187,9 @@ def about_state(folder: Path) -> About:
     for name, digest in about.parts.items():
         note = note_of(folder / name)
         if note is None or note.error or note.digest != digest:
-            raise Damaged(f"{folder / name}: its note is missing, or not the one of this state")
+            why = note.error if note is not None else ""
+            why = why or "its note is missing, or not the one of this state"
+            raise Damaged(f"{folder / name}: {why}")
         size = _size(folder / f"{name}.safetensors")
         if size != note.size:
             raise Damaged(f"{folder / name}.safetensors has {size} bytes instead of {note.size}")

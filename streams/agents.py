@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ class Intake:
         self, app: faust.App, pipeline: Pipeline, status: Status, journalled: AskJournal
     ) -> None:
         """journalled: what the journal knows of a partition, from an offset on."""
+        self.same_log: Callable[[], Awaitable[bool]] = _assume_so
         self._journalled = journalled
         self._learned: dict[tuple[str, int], set[int]] = {}  # of these, not delivered again yet
         self.owned = asyncio.Event()
@@ -190,6 +191,10 @@ class Intake:
                 self._done[m.topic, m.partition] = m.offset + 1
 
 
+async def _assume_so() -> bool:
+    return True
+
+
 def _firsts(events: list[Any], done: Collection[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
     """Topic, partition and first offset of partitions of `events` that are none of `done`."""
     firsts: dict[tuple[str, int], int] = {}
@@ -219,18 +224,30 @@ def add_agents(
         async for batch in stream.noack_take(settings.batch, within=within):
             await intake.take(batch)
 
+    def seal(on: bool) -> None:
+        consumer: Any = app.consumer
+        consumer.sealed = on
+
     async def revoked(*_: Any, **__: Any) -> None:
         await intake.hand_over()
+        seal(True)  # until the log is known to be the same
 
     async def assigned(*given: Any, **_: Any) -> None:  # the app, the partitions
         log.info("partitions_assigned", count=len(given[1]))
         intake.assigned({(tp.topic, tp.partition) for tp in given[1]})
+
+    async def complete(*_: Any, **__: Any) -> None:  # no message flows before this is done
+        if await intake.same_log():
+            seal(False)
+        else:
+            intake.owned.clear()
 
     async def before_shutdown(*_: Any, **__: Any) -> None:
         await intake.hand_over(settings.shutdown_s / 2)
 
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(assigned)
+    app.on_rebalance_complete.connect(complete)
     app.on_before_shutdown.connect(before_shutdown)
     return intake
 

@@ -16,6 +16,7 @@ from streams.refusal import tls_context
 SESSION_TIMEOUT_S = 6  # the embedded broker answers a join only after half of it
 HEARTBEAT_S = 1
 COMMIT_INTERVAL_S = 1.0
+METADATA_MS = 10_000  # so soon are partitions read that were added to a topic
 POLL_INTERVAL_S = 86_400  # a warehouse that is away pauses us for long; that is not a dead worker
 
 
@@ -34,6 +35,7 @@ def make_app(settings: Settings, broker: BrokerAddress) -> faust.App:
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_max_poll_interval=POLL_INTERVAL_S,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
         consumer_max_fetch_size=max(1_048_576, 2 * settings.max_record_bytes),
         key_serializer="raw",
         value_serializer="raw",

@@ -32,6 +32,7 @@ SPARING = 25.0  # times its cost that lie between two states
 AFTER_A_FAULT_S = 30.0
 LOOK_S = 0.1
 FIRST_S = 120.0
+ABANDONED_S = 600.0  # a state that is not finished by then never will be
 MOST_HELD = 100_000  # messages that are written, and not acknowledged
 
 
@@ -248,6 +249,9 @@ class Keeper:
             return
         if notes:
             await self._commit(growing, notes)
+        elif time.monotonic() - growing.began > ABANDONED_S:  # whoever wrote it is gone
+            self._growing = None
+            self._failed(f"{growing.folder} was never finished", growing.folder)
 
     async def _commit(self, growing: Growing, notes: dict[str, Note]) -> None:
         assert self._checkpoints is not None

@@ -70,18 +70,20 @@ class Start:
     # -- the newest state --------------------------------------------------------------------
 
     def _resumed(self) -> tuple[CoreProcess, About | None]:
-        passed_over: list[str] = []
+        passed_over: dict[Path, str] = {}
         for folder in self._checkpoints.states():
             try:
                 about = about_state(folder)
                 core = self._resume(folder, about)
             except (Damaged, CoreRaised) as fault:
-                passed_over.append(str(fault))
+                passed_over[folder] = str(fault)
                 log.warning("state_passed_over", state=folder.name, why=str(fault))
                 continue
+            for damaged in passed_over:
+                self._checkpoints.put_by(damaged)
             return core, about
         if self._checkpoints.used:
-            why = "; ".join(passed_over) or "there is a mark, and no state"
+            why = "; ".join(passed_over.values()) or "there is a mark, and no state"
             raise StateError(
                 f"the checkpoints in {self._checkpoints.folder} cannot be used ({why}): put back a "
                 "copy of that folder; or start once with --fresh: then they are set aside, and "

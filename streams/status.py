@@ -180,6 +180,10 @@ class Prometheus:
             yield CounterMetricFamily(f"freshrec_{name}", meaning, value=getattr(status, name))
         up = float(health["status"] == "ok")
         yield GaugeMetricFamily("freshrec_healthy", "1 when everything works", value=up)
+        away = GaugeMetricFamily("freshrec_away", "1 while it does not answer", labels=["part"])
+        for part in ("broker", "warehouse", "checkpoints"):
+            away.add_metric([part], float(health[part]["status"] == "away"))
+        yield away
         rate = health["events_per_second"]
         yield GaugeMetricFamily("freshrec_events_per_second", "events written a second", value=rate)
         lag = GaugeMetricFamily(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import NamedTuple
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
@@ -23,6 +24,17 @@ MODEL_UPDATES = "model-updates"  # key: the shard that speaks; see streams.updat
 TOPICS = (EVENTS, ITEMS, RECOMMENDATIONS, DEAD_LETTERS, MODEL_UPDATES)
 UPDATES_KEPT_MS = 24 * 3_600_000  # a worker that was away for longer misses what others learned
 COMPACTED = frozenset({ITEMS, RECOMMENDATIONS})
+
+
+LOOK_MS = 2_000
+MISSING = 3  # Kafka's UNKNOWN_TOPIC_OR_PARTITION
+
+
+class Log(NamedTuple):
+    """What offsets belong to: the topic `events` of one cluster, until one of them is made anew."""
+
+    id: str
+    partitions: dict[str, int]  # of each topic that is there
 
 
 class BrokerUnreachable(RuntimeError):
@@ -95,13 +107,23 @@ def connect_admin(broker: BrokerAddress, timeout_ms: int = 5_000) -> KafkaAdminC
         raise unreachable(broker, error, cure) from None
 
 
-def cluster_id(broker: BrokerAddress) -> str:
-    """The cluster's id: offsets mean something only together with it."""
-    admin = connect_admin(broker)
+def log_of(broker: BrokerAddress) -> Log:
+    """What is there now. Raises BrokerUnreachable."""
+    admin = connect_admin(broker, LOOK_MS)
     try:
-        return str(admin.describe_cluster().get("cluster_id") or broker)
+        cluster = str(admin.describe_cluster().get("cluster_id") or broker)
+        described = {t["name"]: t for t in admin.describe_topics(list(TOPICS))}
+    except (KafkaError, OSError) as error:
+        raise BrokerUnreachable(f"{broker} does not answer: {error}") from error
     finally:
         admin.close()
+    events = described.get(EVENTS, {"error_code": MISSING})
+    if events["error_code"] not in (0, MISSING):  # its leader is being elected, say
+        raise BrokerUnreachable(f"{broker} does not know {EVENTS} now: {events['error_code']}")
+    made = "none" if events["error_code"] else str(events.get("topic_id") or "")
+    known = made.strip("0-") != ""  # older brokers give topics no ids
+    partitions = {n: len(t["partitions"]) for n, t in described.items() if not t["error_code"]}
+    return Log(f"{cluster}/{made}" if known else cluster, partitions)
 
 
 async def takes_connections(broker: BrokerAddress, timeout_s: float = 2.0) -> bool:

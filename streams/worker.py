@@ -34,7 +34,7 @@ from streams.http import HttpError, HttpServer
 from streams.keeping import Keeper
 from streams.learning import Learner
 from streams.pipeline import Pipeline
-from streams.process import Ending, StateError, claimed, spare_garbage_collection
+from streams.process import Ending, StateError, begin_again, claimed, spare_garbage_collection
 from streams.producer import Producer
 from streams.recovery import journalled
 from streams.sharing import Heard, Listener, Sharing, Speaker
@@ -46,10 +46,11 @@ from streams.topics import (
     RECOMMENDATIONS,
     BrokerRefusal,
     BrokerUnreachable,
-    cluster_id,
+    Log,
     ensure_topics,
-    takes_connections,
+    log_of,
 )
+from streams.watching import BrokerWatch
 from streams.writing import Writer
 
 log = get_log("worker")
@@ -57,7 +58,7 @@ log = get_log("worker")
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
 SWITCH_S = 0.0005  # Faust, learning and writing take turns: not 5 ms in line each time
-BROKER_CHECK_S = 3.0
+AGAIN = -1  # an exit code that only `run_up` sees
 
 T = TypeVar("T")
 EXPECTED = (StateError, BrokerError, BrokerUnreachable, CoreLost, WarehouseError, HttpError,
@@ -78,7 +79,10 @@ def run_up(settings: Settings, fresh: bool = False) -> int:
         with claimed(settings.state), _broker(settings) as (address, broker):
             sys.setswitchinterval(SWITCH_S)
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's threads too
-            return asyncio.run(Worker(settings, address, broker, fresh).run())
+            code = asyncio.run(Worker(settings, address, broker, fresh).run())
+        if code == AGAIN:
+            begin_again()
+        return code
     except EXPECTED as error:
         log.error("worker_ended", error=str(error))
     except Exception as error:
@@ -111,6 +115,7 @@ class Worker:
         self._broker = broker
         self._ending = Ending(settings.shutdown_s)
         self._status = Status()
+        self._log = Log("", {})
         self._status.broker |= {"address": str(address), "embedded": broker is not None}
 
     async def run(self) -> int:
@@ -155,16 +160,18 @@ class Worker:
             app = make_app(settings, self._address)
             learned = partial(journalled, warehouse, shard)
             intake = add_agents(app, settings, pipeline, status, learned)
+            watch = BrokerWatch(self._address, status, self._log)
+            intake.same_log = watch.same_log
             status.detail = "joining the consumer group"
             app.finalize()
             pipeline.start()
             spare_garbage_collection()
             await app.start()
             status.lag = intake.lag
-            watching = asyncio.create_task(self._watch_broker(intake))
+            watching = asyncio.create_task(watch.run(intake.look_ahead))
             code = 1
             try:
-                code = await self._watch(app, pipeline, intake, core)
+                code = await self._watch(app, pipeline, intake, core, watch)
                 status.state = "stopping"
                 if code == 0 and self._broker is not None:  # its log dies with us
                     await intake.read_out(settings.shutdown_s * 0.4)
@@ -175,8 +182,10 @@ class Worker:
                  duplicates=status.duplicates)  # fmt: skip
         return code
 
-    async def _watch(self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess) -> int:
-        """Until a signal (0), or until something fails (1)."""
+    async def _watch(
+        self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch
+    ) -> int:
+        """Until a signal (0), or until something fails (1), or until the log is another (AGAIN)."""
         status = self._status
         while not self._ending.asked.is_set():
             if status.state == "starting" and intake.owned.is_set():
@@ -197,25 +206,18 @@ class Worker:
             if self._broker is not None and not self._broker.alive():
                 log.error("broker_died", cure="start again; events not in the warehouse are gone")
                 return 1
+            if watch.gone:
+                app.consumer.sealed = True
+                cure = "start again" if self._broker else "none needed: it begins again"
+                log.error("log_gone", why=watch.gone, cure=cure)
+                return 1 if self._broker else AGAIN
             await asyncio.sleep(CHECK_S)
         return 0
-
-    async def _watch_broker(self, intake: Intake) -> None:
-        """Keep the broker's state in /health; Faust itself only goes on trying."""
-        status = self._status
-        while True:
-            found = "ok" if await takes_connections(self._address) else "away"
-            if found == "ok":
-                await intake.look_ahead()
-            if found != status.broker["status"]:
-                log.warning("broker_state", status=found, broker=str(self._address))
-                status.broker["status"] = found
-            await asyncio.sleep(BROKER_CHECK_S)
 
     async def _stop_app(self, app: Any, pipeline: Pipeline, code: int) -> None:
         self._ending.bound()
         await app.stop()
-        if code == 0:
+        if code != 1:
             await pipeline.keep_last(self._settings.shutdown_s * 0.3)
         await pipeline.stop()
 
@@ -234,13 +236,9 @@ class Worker:
             lambda: ensure_topics(self._address, s.partitions, s.replication, s.max_record_bytes)
         )
         self._status.broker["partitions"] = found
-        identity = (
-            self._broker.cluster_id
-            if self._broker
-            else await asyncio.to_thread(cluster_id, self._address)
-        )
-        self._status.broker["cluster_id"] = identity
-        warehouse = connect(s.warehouse_url, identity)
+        self._log = await self._patiently(lambda: log_of(self._address))
+        self._status.broker["cluster_id"] = self._log.id
+        warehouse = connect(s.warehouse_url, self._log.id)
         stack.callback(warehouse.close)
         applied = await self._patiently(warehouse.migrate)
         if applied:

@@ -116,6 +116,14 @@ class ClickhouseServer:
             process.kill()
             process.wait()
 
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """SIGSTOP freezes it, SIGCONT lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def run(self, sql: str) -> object:
         client = Client("127.0.0.1", self.tcp)
         try:

@@ -42,7 +42,7 @@ def audit(
     from streams.audit import Auditor
     from streams.reader import open_reader
     from streams.status import reachable_broker
-    from streams.topics import cluster_id
+    from streams.topics import log_of
 
     settings = settings_of()
     broker = reachable_broker(settings)
@@ -56,7 +56,7 @@ def audit(
         with progress_bar() as bar:
             task = bar.add_task("auditing", total=None)
             auditor = Auditor(
-                broker, _broker_id(settings.state, cluster_id(broker)), reader,
+                broker, _broker_id(settings.state, log_of(broker).id), reader,
                 settings.max_record_bytes,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip

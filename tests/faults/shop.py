@@ -25,7 +25,7 @@ from streams.core_config import config_of
 from streams.core_process import CoreProcess
 from streams.producer import EventProducer
 from streams.recovery import Entry, Recovery
-from streams.topics import cluster_id, ensure_topics
+from streams.topics import ensure_topics, log_of
 from tests.clickhouse_server import ClickhouseServer
 from tests.streams.worker_process import WorkerProcess
 
@@ -96,7 +96,7 @@ class Shop:
         return sent
 
     def warehouse(self) -> Warehouse:
-        return connect(self.url, cluster_id(self.address))
+        return connect(self.url, log_of(self.address).id)
 
     def close(self) -> None:
         for worker in self.workers:
