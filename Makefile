@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
 #   make test [ARGS="-k name"]     lint, types, import rules and the whole test suite (ARGS: for pytest)
+#   make chaos [ARGS=--short]      everything goes wrong for ten minutes (two); then an audit
 #   make lint                      ruff, mypy and the import rules alone
 #   make format                    let ruff rewrite the files
 #   make .venv                     the environment alone: .venv/bin/freshrec
@@ -15,13 +16,16 @@ ARGS ?=
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format clean
+.PHONY: demo test chaos lint format clean
 
 demo: .venv
 	@$(BIN)/freshrec demo $(ARGS)
 
 test: lint
 	$(BIN)/pytest $(ARGS)
+
+chaos: .venv
+	@$(BIN)/python -m tests.faults.chaos $(ARGS)
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -120,7 +120,11 @@ class ServerReader:
     def answer(self, sql: str, **parameters: Any) -> Answer:
         _refuse_writes(sql)
         bound = _PARAMETER.sub(r"%(\1)s", sql.replace("%", "%%")) if parameters else sql
-        return self._warehouse.query(bound, parameters or None)
+        values = {  # for IN: the driver writes lists as arrays, which old servers do not take there
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in parameters.items()
+        }
+        return self._warehouse.query(bound, values or None)
 
     def text(self, sql: str, form: str) -> bytes:
         write = _FORMATS.get(form.lower())

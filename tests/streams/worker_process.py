@@ -124,6 +124,11 @@ class WorkerProcess:
             self._process.wait(5)
             raise AssertionError(f"did not stop within {within_s} s: {self.words()}") from None
 
+    def signal(self, number: int) -> None:
+        """Send a signal to a worker that lives, and do not wait."""
+        if self.alive() and self._process is not None:
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         if self.alive() and self._process is not None:
             self._process.kill()
