@@ -94,15 +94,20 @@ class Auditor:
         for place in places:
             consumer.assign([place])
             consumer.seek(place, first[place])
-            at, silent = first[place], 0
-            while at < last[place] and silent < PATIENCE:
-                found = consumer.poll(timeout_ms=POLL_MS, max_records=AT_ONCE).get(place, [])
-                silent = 0 if found else silent + 1
-                records = [(r.offset, r.value) for r in found if r.offset < last[place]]
-                if records:
-                    self._account(place.partition, records)
-                    at = records[-1][0] + 1
-                    self._progress(self._audit.messages, total)
+            self._read_place(consumer, place, last[place], total)
+
+    def _read_place(
+        self, consumer: KafkaConsumer, place: TopicPartition, last: int, total: int
+    ) -> None:
+        """Up to `last` and, since a broker may tell of an end too soon, a little beyond."""
+        at, silent = 0, 0
+        while silent < (PATIENCE if at < last else 1) and at < last + AT_ONCE:
+            found = consumer.poll(timeout_ms=POLL_MS, max_records=AT_ONCE).get(place, [])
+            silent = 0 if found else silent + 1
+            if found:
+                self._account(place.partition, [(r.offset, r.value) for r in found])
+                at = found[-1].offset + 1
+                self._progress(self._audit.messages, max(total, self._audit.messages))
 
     def _account(self, partition: int, records: list[tuple[int, bytes | None]]) -> None:
         """Of some messages of one partition, in order."""

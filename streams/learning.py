@@ -179,7 +179,7 @@ class Learner:
         one. Raises WarehouseError.
         """
         ready, batch = poisoned.ready, poisoned.ready.batch
-        past = self._recall.read(sorted({d.event.user_id for d in batch}), batch)
+        past = self._recall.read(sorted({d.event.user_id for d in batch}))
         known = {e.event_id for history in past.values() for e in history}
         step = Step()
         slates = {}

@@ -36,7 +36,7 @@ class Recall:
         Raises WarehouseError: try again.
         """
         users = dict.fromkeys(d.event.user_id for d in batch)
-        found = self.read([user for user in users if user not in self._recent], batch)
+        found = self.read([user for user in users if user not in self._recent])
         self._batches += 1
         self._remember(users, self._batches)
         return self._batches, found
@@ -53,7 +53,7 @@ class Recall:
             return
         more = [user for user in missing if user not in found]
         self._believed_too_much |= bool(more)
-        read = self.read(more, batch)
+        read = self.read(more)
         self._core.restore({user: found[user] if user in found else read[user] for user in missing})
         if self._core.missing(batch):
             raise MemoryError(
@@ -61,11 +61,16 @@ class Recall:
                 "FRESHREC_MEMORY_MB or lower FRESHREC_BATCH"
             )
 
-    def read(self, users: list[str], batch: list[Delivery]) -> Histories:
-        """An entry for each user, empty for one without events before `batch`."""
+    def read(self, users: list[str]) -> Histories:
+        """An entry for each user, empty for one without events.
+
+        Without a limit: what is in the journal was learned, by us or by another worker, wherever
+        it lies in the log. A message that is delivered again never comes here (`Intake`), and one
+        that repeats an event has to find it.
+        """
         if not users:
             return {}
-        past = self._warehouse.read(users, before(batch), self._core.history_limit)
+        past = self._warehouse.read(users, {}, self._core.history_limit)
         return {user: past.get(user, []) for user in users}
 
     def _remember(self, users: Iterable[str], number: int) -> None:
@@ -85,12 +90,3 @@ class Recall:
         half of what it holds: its order of use is not quite ours.
         """
         return min(RECENT_USERS, self.held // 2) if self._believed_too_much else RECENT_USERS
-
-
-def before(batch: list[Delivery]) -> dict[tuple[str, int], int]:
-    """The lowest offset of each partition in `batch`: histories must not reach into it."""
-    lowest: dict[tuple[str, int], int] = {}
-    for d in batch:
-        tp = (d.topic, d.partition)
-        lowest[tp] = min(d.offset, lowest.get(tp, d.offset))
-    return lowest

@@ -37,7 +37,7 @@ def events(count: int, seed: int, users: int = 400, items: int = 300) -> Iterato
     rng = random.Random(seed)
     last: dict[int, int] = {}
     for n in range(count):
-        user = int(rng.paretovariate(1.1)) % users
+        user = int(rng.paretovariate(0.6)) % users
         item = (last.get(user, user) + rng.choice((1, 1, 2, 3, 50))) % items
         last[user] = item
         yield Event(
