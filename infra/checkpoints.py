@@ -1,6 +1,7 @@
 """A worker's checkpoints: states of its core, and a mark of what is in the warehouse.
 
     FOLDER/shard-0/lock              owned by one worker
+    FOLDER/shard-0/lineage           a name, which the journal knows as the shard's
     FOLDER/shard-0/state-NUMBER/     about.json, and a file with a note for each part (infra.parts)
     FOLDER/shard-0/damaged-NUMBER/   a state that was passed over: nothing reads it again
     FOLDER/shard-0/mark.json         every row of the batches up to this one is in the warehouse
@@ -18,6 +19,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +33,7 @@ FORMAT = 1
 KEPT = 3
 SHARDS = 1024  # at most: a batch's number ends in that of the shard that learned it
 _ABOUT, _MARK, _STATE, _NEW = "about.json", "mark.json", "state-", "new-"
+_LINEAGE = "lineage"
 
 
 class CheckpointsError(Exception):
@@ -85,6 +88,7 @@ class Checkpoints:
             self.shard, self.folder, self._lock = _claimed(root)
             for left in self.folder.glob(_NEW + "*"):
                 shutil.rmtree(left)
+            self.lineage = _lineage(self.folder / _LINEAGE)
 
     # -- states ------------------------------------------------------------------------------
 
@@ -194,6 +198,13 @@ def about_state(folder: Path) -> About:
         if size != note.size:
             raise Damaged(f"{folder / name}.safetensors has {size} bytes instead of {note.size}")
     return about
+
+
+def _lineage(path: Path) -> str:
+    """The name in that file, made when it is missing."""
+    if not path.exists():
+        _write(path, uuid.uuid4().hex.encode())
+    return path.read_text(encoding="ascii").strip()
 
 
 def _claimed(root: Path) -> tuple[int, Path, IO[str]]:

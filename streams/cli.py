@@ -14,7 +14,6 @@ import typer
 from streams.commands import (
     audit,
     backtest,
-    bench,
     check,
     compare,
     demo,
@@ -68,7 +67,7 @@ for command in (
     compare.compare, train.train, check.check, audit.audit, run.worker, run.migrate,
 ):  # fmt: skip
     app.command()(command)
-app.add_typer(bench.bench, name="bench")
+app.add_typer(bench_workers.bench, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from infra.log import get_log
-from infra.rows import SHARD_MASK
+from infra.rows import JOURNAL, SHARD_MASK
 from infra.warehouse_types import Warehouse
 from online.events import Delivery, Event, Item
 from online.step import Core, PastEvent, Step, Turn
@@ -36,6 +36,9 @@ _FIRST = """SELECT min(batch), count() FROM (
 _JOURNALLED = """SELECT DISTINCT offset FROM events
 WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
     AND offset >= %(first)s"""
+
+_OWNER = """SELECT body FROM journal WHERE shard = %(shard)s AND batch = 0 AND kind = 'owner'
+ORDER BY written_ms DESC LIMIT 1"""
 
 _SERVED = """SELECT bitAnd(batch, %(mask)s) AS shard, max(batch) FROM events
 WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
@@ -91,6 +94,18 @@ class Entry:
     events: list[Delivery] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     announced: list[Item | str] = field(default_factory=list)  # a string: withdrawn
+
+
+def owner(warehouse: Warehouse, shard: int) -> str:
+    """The lineage whose batches the shard's are; empty when nobody claimed it yet."""
+    rows = warehouse.query(_OWNER, {"shard": shard}).rows
+    return str(rows[0][0]) if rows else ""
+
+
+def claim(warehouse: Warehouse, shard: int, lineage: str) -> None:
+    """From now on the shard's batches are this lineage's."""
+    row = (shard, 0, "owner", 0, lineage, warehouse.broker_id, time.time_ns() // 1_000_000)
+    warehouse.insert("journal", JOURNAL, [row])
 
 
 class Journalled(NamedTuple):

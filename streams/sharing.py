@@ -17,7 +17,7 @@ from online.events import Item
 from online.told import Rankers, Told, Weights
 from streams.producer import Producer
 from streams.topics import MODEL_UPDATES, BrokerUnreachable
-from streams.updates import Announced, Chunk, OneBatch, Word, decode, joined, read, words_of
+from streams.updates import Announced, Chunk, OneBatch, Who, Word, decode, joined, read, words_of
 from streams.writing import Work
 
 log = get_log("sharing")
@@ -40,14 +40,14 @@ class Hears(Protocol):
 class Speaker:
     """Tells the others what journalled batches did. In a thread."""
 
-    def __init__(self, producer: Producer, shard: int) -> None:
-        self._producer, self._shard = producer, shard
+    def __init__(self, producer: Producer, who: Who) -> None:
+        self._producer, self._who = producer, who
 
     def tell(self, works: Sequence[Work]) -> None:
         """Raises DeliveryFailed: call again; readers know what they have."""
-        words = words_of(works, self._shard)
+        words = words_of(works, self._who)
         for word in words:
-            self._producer.send_raw(b"%d" % self._shard, word)
+            self._producer.send_raw(self._who.group.encode() + b"/%d" % self._who.shard, word)
         if words:
             self._producer.confirm()
 
@@ -55,23 +55,23 @@ class Speaker:
 class Heard:
     """What was heard, from where on in the topic, and which batches of each shard we have."""
 
-    def __init__(self, shard: int, batches: dict[int, int], offsets: dict[int, int]) -> None:
+    def __init__(self, who: Who, batches: dict[int, int], offsets: dict[int, int]) -> None:
         """batches: by shard, the newest that counts already; offsets: by partition, the next."""
-        self._shard = shard
+        self._who = who
         self.batches, self.offsets = dict(batches), dict(offsets)
         self.events = 0  # of others, that we heard of
         self._chunks: dict[int, list[Chunk]] = {}
 
     def figures(self) -> dict[str, Any]:
         """For /health: our shard, and of the others the newest batch that we heard of."""
-        return {"shard": self._shard, "heard": {str(s): b for s, b in self.batches.items()},
+        return {"shard": self._who.shard, "heard": {str(s): b for s, b in self.batches.items()},
                 "events": self.events}  # fmt: skip
 
     def apply(self, core: Hears, records: list[tuple[int, int, bytes]]) -> None:
         """Tell the core what is new in records (partition, offset, value), in order."""
         for partition, offset, value in records:
             word = read(value)
-            if word is not None and word.shard != self._shard:
+            if word is not None and word.group == self._who.group and word.shard != self._who.shard:
                 self._hear(core, word)
             self.offsets[partition] = offset + 1
 

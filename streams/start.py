@@ -20,7 +20,7 @@ from streams.core_process import CoreProcess, CoreRaised
 from streams.keeping import Origin, Position, keep_first
 from streams.learning import Learned
 from streams.process import StateError
-from streams.recovery import Entry, Recovery
+from streams.recovery import Entry, Recovery, claim, owner
 from streams.sharing import Speaker
 from streams.status import Status
 from streams.writing import LATER, SOON, Group, Work, Writer
@@ -45,9 +45,10 @@ class Start:
     def __init__(
         self, settings: Settings, config: RecommenderConfig, make: Callable[..., CoreProcess],
         warehouse: Warehouse, checkpoints: Checkpoints, status: Status, writer: Writer,
-        speaker: Speaker | None, stopping: Callable[[], bool],
+        speaker: Speaker | None, stopping: Callable[[], bool], fresh: bool = False,
     ) -> None:  # fmt: skip
-        """make: of a core from its configuration."""
+        """make: of a core from its configuration; fresh: take the shard from who had it."""
+        self._fresh = fresh
         self._writer = writer
         self._speaker = speaker
         self._settings = settings
@@ -60,12 +61,26 @@ class Start:
 
     def begin(self) -> Started:
         """Raises StateError when there are checkpoints, and none can be used; WarehouseError."""
+        self._claim()
         core, about = self._resumed()
         try:
             return self._caught_up(core, about)
         except BaseException:
             core.close()
             raise
+
+    def _claim(self) -> None:
+        """Workers with checkpoints of their own must not take others' batches for theirs."""
+        shard, lineage = self._checkpoints.shard, self._checkpoints.lineage
+        known = owner(self._warehouse, shard)
+        if known not in ("", lineage) and not self._fresh:
+            raise StateError(
+                f"the warehouse's shard {shard} belongs to other checkpoints than those in "
+                f"{self._checkpoints.folder}: let all workers of the group share one folder "
+                "(FRESHREC_CHECKPOINTS); or, if those others are gone for good, start once with "
+                "--fresh"
+            )
+        claim(self._warehouse, shard, lineage)
 
     # -- the newest state --------------------------------------------------------------------
 

@@ -29,10 +29,18 @@ class Word(msgspec.Struct, array_like=True):
     """One record of the topic."""
 
     format: int
+    group: str  # workers of other groups are strangers
     shard: int
     batch: int  # the newest that it is about
     kind: str  # events, items, rankers or weights
     body: bytes
+
+
+class Who(NamedTuple):
+    """Who speaks, or listens."""
+
+    group: str
+    shard: int
 
 
 class OneBatch(NamedTuple):
@@ -55,20 +63,23 @@ class Chunk(msgspec.Struct, array_like=True):
     weights: Weights
 
 
-def words_of(works: Sequence[Work], shard: int) -> list[bytes]:
+def words_of(works: Sequence[Work], who: Who) -> list[bytes]:
     """What these batches, in order, have to say."""
     if not works:
         return []
     newest = works[-1].batch.batch
-    words = [*_events(works, shard), *_items(works, shard)]
+    words = [*_events(works, who), *_items(works, who)]
     rankers = [w.learned.step.rankers for w in works if w.learned.step.rankers is not None]
     if rankers:  # the newest says all
-        words.append(Word(FORMAT, shard, newest, "rankers", encode(rankers[-1])))
+        words.append(Word(FORMAT, who.group, who.shard, newest, "rankers", encode(rankers[-1])))
     for work in works:
         weights = work.learned.step.weights
         if weights is not None:
             chunks = _chunks(weights)
-            words += [Word(FORMAT, shard, work.batch.batch, "weights", encode(c)) for c in chunks]
+            words += [
+                Word(FORMAT, who.group, who.shard, work.batch.batch, "weights", encode(c))
+                for c in chunks
+            ]
     return [encode(word) for word in words]
 
 
@@ -81,7 +92,7 @@ def read(value: bytes) -> Word | None:
     return word if word.format == FORMAT else None
 
 
-def _events(works: Sequence[Work], shard: int) -> Iterator[Word]:
+def _events(works: Sequence[Work], who: Who) -> Iterator[Word]:
     waiting: list[OneBatch] = []
     size = 0
     for work in works:
@@ -94,20 +105,20 @@ def _events(works: Sequence[Work], shard: int) -> Iterator[Word]:
             waiting.append(OneBatch(work.batch.batch, told))
             size += len(told)
         if size >= EVENTS_AT_ONCE:
-            yield Word(FORMAT, shard, waiting[-1].batch, "events", encode(waiting))
+            yield Word(FORMAT, who.group, who.shard, waiting[-1].batch, "events", encode(waiting))
             waiting, size = [], 0
     if waiting:
-        yield Word(FORMAT, shard, waiting[-1].batch, "events", encode(waiting))
+        yield Word(FORMAT, who.group, who.shard, waiting[-1].batch, "events", encode(waiting))
 
 
-def _items(works: Sequence[Work], shard: int) -> Iterator[Word]:
+def _items(works: Sequence[Work], who: Who) -> Iterator[Word]:
     for work in works:
         announced = work.learned.announcements
         if announced:
             items = [a.item for a in announced if a.item is not None]
             gone = [a.item_id for a in announced if a.item is None]
             body = encode(Announced(items, gone))
-            yield Word(FORMAT, shard, work.batch.batch, "items", body)
+            yield Word(FORMAT, who.group, who.shard, work.batch.batch, "items", body)
 
 
 def _chunks(weights: Weights) -> list[Chunk]:

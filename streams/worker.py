@@ -50,6 +50,7 @@ from streams.topics import (
     ensure_topics,
     log_of,
 )
+from streams.updates import Who
 from streams.watching import BrokerWatch
 from streams.writing import Writer
 
@@ -138,9 +139,9 @@ class Worker:
         config = config_of(settings, shard, shares)
         with self._producers(shares) as (letters, slates, updates):
             writer = Writer(warehouse, letters, slates)
-            speaker = Speaker(updates, shard) if updates is not None else None
+            speaker = Speaker(updates, Who(settings.group, shard)) if updates is not None else None
             start = Start(settings, config, CoreProcess, warehouse, checkpoints, status, writer,
-                          speaker, self._ending.asked.is_set)  # fmt: skip
+                          speaker, self._ending.asked.is_set, self._fresh)  # fmt: skip
             started = await asyncio.to_thread(start.begin)
             core = started.core
             stack.callback(core.close)
@@ -260,7 +261,7 @@ class Worker:
     def _sharing(self, speaker: Speaker | None, shard: int, started: Started) -> Sharing | None:
         if speaker is None:
             return None
-        heard = Heard(shard, started.at.heard, started.at.updates)
+        heard = Heard(Who(self._settings.group, shard), started.at.heard, started.at.updates)
         self._status.sharing = heard.figures
         return Sharing(speaker, Listener(self._address, heard), heard)
 

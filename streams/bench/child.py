@@ -16,7 +16,7 @@ from typing import Any
 
 from infra.address import BrokerAddress
 from infra.children import end_with_parent
-from streams.bench.machine import BenchError, rss_mb
+from streams.bench.machine import BenchError, cpu_s, rss_mb
 from streams.status import Running
 
 READY_S = 120.0
@@ -55,7 +55,13 @@ class BenchWorker:
 
     def __enter__(self) -> BenchWorker:
         self.state.mkdir(parents=True)
-        with self.log.open("wb") as said:
+        self.launch()
+        return self
+
+    def launch(self) -> None:
+        """Start it; again, after `kill`."""
+        self._http = ""
+        with self.log.open("ab") as said:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module],
                 stdin=subprocess.DEVNULL,
@@ -65,7 +71,21 @@ class BenchWorker:
                 start_new_session=True,  # Ctrl-C is for the benchmark, which then stops the worker
                 preexec_fn=end_with_parent(),
             )
-        return self
+
+    def kill(self) -> None:
+        """As a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def cpu_s(self) -> float:
+        """Seconds of processor time of it and its children so far."""
+        assert self._process is not None
+        return cpu_s(self._process.pid)
+
+    def said(self) -> str:
+        """Everything that it logged."""
+        return self.log.read_text(errors="replace")
 
     def __exit__(
         self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
