@@ -14,6 +14,7 @@ import typer
 from streams.commands import (
     audit,
     backtest,
+    bench_workers,
     check,
     compare,
     demo,
