@@ -13,7 +13,7 @@ from online.columns import columns_of, past_columns, since_forget
 from online.contest import Contest, ContestConfig
 from online.engine import INTERACTION, ROWS, Batch, advance, new_lists, recall
 from online.events import Delivery, Item, event_fault
-from online.history import DUPLICATE, FULL, NEW, TOO_LATE
+from online.history import DUPLICATE, FORGET, FORGOTTEN, FULL, NEW, TOO_LATE
 from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
@@ -22,7 +22,14 @@ from online.rehearsal import rehearse
 from online.rows import slate_row, vector_rows
 from online.slates import AT_ONCE, SlateMaker
 from online.state import State
-from online.step import PastEvent, Recommendation, Reject, Step, Turn
+from online.step import (
+    OF_A_FORGOTTEN_PAST,
+    PastEvent,
+    Recommendation,
+    Reject,
+    Step,
+    Turn,
+)
 from online.tables import PAGE, TICK
 from online.teaching import EncoderConfig, Teaching, Trainer, rebuilt
 
@@ -163,7 +170,19 @@ class Recommender:
         self._make_slates(step)
         if self._teaching is not None:
             step.turns, self._teaching.turns = self._teaching.turns, []
+        last = {d.event.user_id: d.event.type for d in step.accepted}
+        self.release(user for user, kind in last.items() if kind == "forget")
         return step
+
+    def release(self, users: Iterable[str]) -> None:
+        """Hold these no longer, not even by name: `missing` names them when they return."""
+        for user in users:
+            if user in self._memory.users:
+                self._memory.drop_user(user)
+
+    def held(self) -> list[str]:
+        """The users who are held."""
+        return self._memory.users.names()
 
     def _learn(self, batch: list[Delivery], step: Step) -> list[float]:
         """Score, then learn; the targets' ranks by popularity."""
@@ -196,6 +215,8 @@ class Recommender:
         t = self._memory.tables
         part = Batch(*(column[begin:end] for column in columns))
         new = (part.status == NEW) & ((part.role & INTERACTION) != 0)
+        for e in np.flatnonzero((part.status == NEW) & (part.kind == FORGET)):
+            new[:e] &= part.user[:e] != part.user[e]  # the user's key is another one since
         c = Batch(*(column[new] for column in part))
         teaching.note(t.user_key[c.user], t.key[c.item], c.kind, c.price, c.ts)
         if t.clock[TICK] >= teaching.until:
@@ -227,8 +248,10 @@ class Recommender:
             elif status == DUPLICATE:
                 step.duplicates += 1
             elif status == TOO_LATE:
-                reason = f"the {self.history_limit} events kept of this user, or than a `forget`"
+                reason = f"the {self.history_limit} events kept of this user"
                 step.rejects.append(Reject(d, f"too_late: ts={d.event.ts} is older than {reason}"))
+            elif status == FORGOTTEN:
+                step.rejects.append(Reject(d, OF_A_FORGOTTEN_PAST))
             else:
                 assert status == FULL
                 step.rejects.append(Reject(d, "full: no page is left for the user's history"))

@@ -42,6 +42,10 @@ class Slots:
         """Slots ever used: what the tables must have room for."""
         return len(self.ids)
 
+    def names(self) -> list[str]:
+        """The ids that have a slot, least recently used first."""
+        return list(self._slot)
+
     def get(self, key: str) -> int:
         """The slot of an id, or -1. Does not count as use."""
         return self._slot.get(key, -1)
