@@ -11,7 +11,18 @@ from typing import Annotated
 
 import typer
 
-from streams.commands import backtest, bench, check, compare, demo, produce, query, run, train
+from streams.commands import (
+    backtest,
+    bench,
+    check,
+    compare,
+    demo,
+    forget,
+    produce,
+    query,
+    run,
+    train,
+)
 from streams.commands.common import Failure, UsageFault
 
 # by name: importing the modules that define them would make every command slow to start
@@ -53,8 +64,8 @@ def freshrec(
 
 
 for command in (
-    demo.demo, run.up, produce.produce, query.recommend, query.query, backtest.backtest,
-    compare.compare, train.train, check.check, run.worker, run.migrate,
+    demo.demo, run.up, produce.produce, query.recommend, query.query, forget.forget,
+    backtest.backtest, compare.compare, train.train, check.check, run.worker, run.migrate,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench.bench, name="bench")

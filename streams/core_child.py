@@ -52,6 +52,8 @@ class Hosted(Core, Protocol):
     def save_trainer(self, place: str) -> bool: ...
     def resume(self, state: State, place: str) -> bool: ...
     def follow(self, turns: Iterable[Turn]) -> None: ...
+    def held(self) -> list[str]: ...
+    def release(self, users: Iterable[str]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -148,6 +150,12 @@ class CoreServer:
 
     def on_follow(self, raw: msgspec.Raw) -> None:
         self._core.follow(decode(raw, type=list[Turn]))
+
+    def on_held(self, _: msgspec.Raw) -> list[str]:
+        return self._core.held()
+
+    def on_release(self, raw: msgspec.Raw) -> None:
+        self._core.release(decode(raw, type=list[str]))
 
     def on_quality(self, _: msgspec.Raw) -> dict[str, Any]:
         return self._core.quality()

@@ -17,11 +17,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from infra.erasures import Erasures
 from infra.log import get_log
+from infra.reading import past_events
 from infra.rows import SHARD_MASK
 from infra.warehouse_types import Warehouse
 from online.events import Delivery, Event, Item
-from online.step import Core, PastEvent, Step, Turn
+from online.step import Core, Step, Turn
 from streams.core_process import CoreLost
 
 log = get_log("recovery")
@@ -33,7 +35,8 @@ _FIRST = """SELECT min(batch), count() FROM (
     SELECT batch FROM events ORDER BY batch DESC LIMIT %(newest)s
 )"""
 
-_JOURNALLED = """SELECT DISTINCT offset FROM events
+# a `forget` whose row is gone was heeded
+_JOURNALLED = """SELECT DISTINCT offset FROM {table}
 WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
     AND offset >= %(first)s"""
 
@@ -58,15 +61,6 @@ ORDER BY batch, pos LIMIT 1 BY batch, kind, pos LIMIT %(limit)s"""
 
 _LAST = "SELECT max(batch) FROM {table}"
 
-# what the core held of a user before a batch: everything that was journalled before it
-_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FROM (
-    SELECT user_id, event_id, type, item_id, ts, session_id, price, produced_ms, offset
-    FROM events
-    WHERE user_id IN %(users)s AND batch < %(batch)s
-    ORDER BY user_id, event_id, produced_ms, offset LIMIT 1 BY user_id, event_id
-) ORDER BY user_id, ts DESC, produced_ms DESC, offset DESC LIMIT %(limit)s BY user_id"""
-
-
 Part = tuple[int, bool, list[tuple[Any, ...]]]  # batch, are these events?, rows
 
 
@@ -90,8 +84,10 @@ class Entry:
 def journalled(warehouse: Warehouse, topic: str, partition: int, first: int) -> set[int]:
     """Offsets from `first` on of this broker's partition that are in the journal."""
     place = {"broker": warehouse.broker_id, "topic": topic, "partition": partition}
-    rows = warehouse.query(_JOURNALLED, {**place, "first": first}).rows
-    return {offset for (offset,) in rows}
+    given = {**place, "first": first}
+    tables = ("events", "erasures")
+    rows = [warehouse.query(_JOURNALLED.format(table=table), given).rows for table in tables]
+    return {offset for (offset,) in itertools.chain.from_iterable(rows)}
 
 
 class Recovery:
@@ -107,11 +103,13 @@ class Recovery:
         warehouse: Warehouse,
         stopping: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        erasures: Erasures | None = None,
     ) -> None:
         self._core = core
         self._warehouse = warehouse
         self._stopping = stopping
         self._progress = progress
+        self._erasures = erasures
         self.events = 0  # that were stepped
 
     def newest(self, events: int) -> None:
@@ -183,14 +181,12 @@ class Recovery:
         missing = self._core.missing(entry.events)
         if not missing:
             return
-        rows = self._query(_HISTORY, users=tuple(missing), batch=entry.number,
-                           limit=self._core.history_limit)  # fmt: skip
-        histories: dict[str, list[PastEvent]] = {user: [] for user in missing}
-        for user, *past in rows:
-            histories[user].append(PastEvent(*past))
-        for newest_first in histories.values():
-            newest_first.reverse()
-        self._core.restore(histories)
+        # what the core held of them before this batch: everything that was journalled before it
+        before = {"before": entry.number}
+        found = past_events(self._warehouse.query, missing, "batch < %(before)s", before,
+                            self._core.history_limit)  # fmt: skip
+        histories = {user: found.get(user, []) for user in missing}
+        self._core.restore(self._erasures.begin(histories) if self._erasures else histories)
 
     def _query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return self._warehouse.query(sql, parameters).rows

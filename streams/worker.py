@@ -22,6 +22,8 @@ import uvloop
 from infra.address import BrokerAddress
 from infra.broker import BrokerError, EmbeddedBroker
 from infra.checkpoints import Checkpoints, CheckpointsError
+from infra.erasures import Erasures
+from infra.keys import erasure_key
 from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
@@ -32,6 +34,7 @@ from online.teaching import EncoderConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
 from streams.core_process import CoreLost, CoreProcess
+from streams.erasing import Eraser
 from streams.http import HttpError, HttpServer
 from streams.keeping import Keeper
 from streams.learning import Learner
@@ -126,26 +129,34 @@ class Worker:
     async def _serve(self, warehouse: Warehouse, stack: contextlib.AsyncExitStack) -> int:
         settings, status = self._settings, self._status
         checkpoints = self._checkpoints(stack)
+        erasures = Erasures(warehouse, erasure_key(checkpoints.root))
         config = _config(settings)
         start = Start(settings, config, CoreProcess, warehouse, checkpoints, status,
-                      self._ending.asked.is_set)  # fmt: skip
+                      self._ending.asked.is_set, erasures)  # fmt: skip
         started = await asyncio.to_thread(start.begin)
         core = started.core
         stack.callback(core.close)
         if self._ending.asked.is_set():
             return 0
-        learner = Learner(core, warehouse, settings.max_record_bytes)
+        learner = Learner(core, warehouse, settings.max_record_bytes, erasures,
+                          settings.pseudonyms)  # fmt: skip
         status.quality = lambda: learner.quality
         with self._producers() as (letters, slates):
             writer = Writer(warehouse, letters, slates)
             keeper = Keeper(
                 checkpoints, core, status, origin(settings, config, warehouse.broker_id),
                 settings.checkpoint_s, settings.checkpoint_events, started.events,
+                started.last_batch,
             )  # fmt: skip
             pipeline = Pipeline(
                 learner, writer, status, keeper, warehouse.broker_id, settings.batch,
                 started.last_batch,
             )  # fmt: skip
+            eraser = Eraser(
+                warehouse, erasures, core, keeper, pipeline.wake, status, started.last_batch,
+                started.released > 0, slates,
+            )  # fmt: skip
+            pipeline.journalled = eraser.journalled
             app = make_app(settings, self._address)
             learned = partial(journalled, warehouse)
             intake = add_agents(app, settings, pipeline, status, learned)
@@ -156,6 +167,8 @@ class Worker:
             await app.start()
             status.lag = intake.lag
             watching = asyncio.create_task(self._watch_broker(intake))
+            erasing = asyncio.create_task(eraser.run(), name="erase")
+            erasing.add_done_callback(partial(_ended, pipeline))
             code = 1
             try:
                 code = await self._watch(app, pipeline, intake, core)
@@ -164,6 +177,7 @@ class Worker:
                     await intake.read_out(settings.shutdown_s * 0.4)
             finally:
                 watching.cancel()
+                erasing.cancel()
                 await self._stop_app(app, pipeline, code)
         log.info("worker_stopped", events=status.events, rejects=status.rejects,
                  duplicates=status.duplicates)  # fmt: skip
@@ -269,6 +283,12 @@ class Worker:
         broker = self._broker.address if self._broker else str(self._address)
         Running(os.getpid(), broker, where, broker_id, embedded).save(self._settings.state)
         stack.callback(Running.forget, self._settings.state)
+
+
+def _ended(pipeline: Pipeline, erasing: asyncio.Task[None]) -> None:
+    """Whoever asked to be forgotten must not wait for ever, unnoticed."""
+    if not erasing.cancelled() and (error := erasing.exception()) is not None:
+        pipeline.fail(error)
 
 
 # Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
