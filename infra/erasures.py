@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from infra.keys import keyed_hash
+from infra.checkpoints import CheckpointsError
+from infra.keys import keyed_hash, read_key
 from infra.log import get_log
 from infra.warehouse_types import Warehouse
 from online.events import Event
@@ -12,6 +16,7 @@ from online.step import Histories, PastEvent
 
 log = get_log("erasures")
 
+ERASURE_KEY = "erasure.key"
 REMEMBERED = 100_000  # forgotten users in memory; with more, the warehouse is asked each time
 AT_ONCE = 1_000  # bounds the length of one statement
 OVERLAP_MS = 60_000  # clocks of workers may differ by this much
@@ -109,3 +114,47 @@ def since(past: list[PastEvent], ts: int) -> list[PastEvent]:
 def _chunks(hashes: list[str]) -> Iterator[tuple[str, ...]]:
     for start in range(0, len(hashes), AT_ONCE):
         yield tuple(hashes[start : start + AT_ONCE])
+
+
+# -- the key --------------------------------------------------------------------------------------
+
+
+def erasure_key(folder: Path) -> bytes:
+    """The key that forgotten users are hashed with, made when there is none.
+
+    Workers that share the folder share the key. Raises CheckpointsError.
+    """
+    path = folder / ERASURE_KEY
+    try:
+        if not path.exists():
+            _make(path)
+        return read_key(path)
+    except OSError as error:
+        raise CheckpointsError(
+            f"the key {path} cannot be made ({error.strerror}): make room or give this user the "
+            "right to write there, or name another folder in FRESHREC_CHECKPOINTS"
+        ) from None
+    except ValueError as error:
+        raise CheckpointsError(
+            f"the key {path} {error}; put back a copy of it: without it nobody knows who was "
+            "forgotten. Only if there is none, remove the file: a new key is made"
+        ) from None
+
+
+def _make(path: Path) -> None:
+    """Whole or not there; who comes second finds the other's."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(number, "w") as file:
+        file.write(secrets.token_hex(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -5,13 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
-import secrets
 from pathlib import Path
 
-from infra.checkpoints import CheckpointsError
-
-ERASURE_KEY = "erasure.key"
 LEAST = 16  # bytes of a key
 MOST = 4096  # bytes of its file
 
@@ -47,44 +42,3 @@ def read_by_others(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return bool(path.stat().st_mode & 0o077)
     return False
-
-
-def erasure_key(folder: Path) -> bytes:
-    """The key that forgotten users are hashed with, made when there is none.
-
-    Workers that share the folder share the key. Raises CheckpointsError.
-    """
-    path = folder / ERASURE_KEY
-    try:
-        if not path.exists():
-            _make(path)
-        return read_key(path)
-    except OSError as error:
-        raise CheckpointsError(
-            f"the key {path} cannot be made ({error.strerror}): make room or give this user the "
-            "right to write there, or name another folder in FRESHREC_CHECKPOINTS"
-        ) from None
-    except ValueError as error:
-        raise CheckpointsError(
-            f"the key {path} {error}; put back a copy of it: without it nobody knows who was "
-            "forgotten. Only if there is none, remove the file: a new key is made"
-        ) from None
-
-
-def _make(path: Path) -> None:
-    """Whole or not there; who comes second finds the other's."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    beside.unlink(missing_ok=True)
-    number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(number, "w") as file:
-        file.write(secrets.token_hex(32) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(beside, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from online.columns import columns_of, past_columns, since_forget
 from online.contest import Contest, ContestConfig
 from online.engine import INTERACTION, ROWS, Batch, advance, new_lists, recall
 from online.events import Delivery, Item, event_fault
-from online.history import DUPLICATE, FORGET, FORGOTTEN, FULL, NEW, TOO_LATE
+from online.history import DUPLICATE, FORGET, FORGOTTEN, FULL, NEW, TOO_LATE, only_forget
 from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
@@ -170,9 +170,19 @@ class Recommender:
         self._make_slates(step)
         if self._teaching is not None:
             step.turns, self._teaching.turns = self._teaching.turns, []
-        last = {d.event.user_id: d.event.type for d in step.accepted}
-        self.release(user for user, kind in last.items() if kind == "forget")
+        self._release_forgotten(valid, step)
         return step
+
+    def _release_forgotten(self, batch: list[Delivery], step: Step) -> None:
+        """Let go of those of whom nothing but a `forget` is left."""
+        users = {d.event.user_id for d in batch if d.event.type == "forget"}
+        users |= {
+            reject.delivery.event.user_id
+            for reject in step.rejects
+            if reject.reason == OF_A_FORGOTTEN_PAST
+        }
+        memory = self._memory
+        self.release(u for u in users if only_forget(memory.tables, memory.users.get(u)))
 
     def release(self, users: Iterable[str]) -> None:
         """Hold these no longer, not even by name: `missing` names them when they return."""

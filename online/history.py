@@ -128,6 +128,11 @@ def drop_user(t: Tables, user: int) -> None:
     t.user_key[user] = next_generation(t.user_key[user])
 
 
+def only_forget(t: Tables, user: int) -> bool:
+    """Whether a `forget` is all that is kept of the user (a slot, or -1)."""
+    return bool(user >= 0 and t.user_n[user] == 1 and t.page_type[t.user_page[user], 0] == FORGET)
+
+
 @compiled
 def newest_ts(t: Tables, user: int, ts: int) -> int:
     """`ts`, or the time of the user's newest event if that is later."""

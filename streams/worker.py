@@ -22,8 +22,7 @@ import uvloop
 from infra.address import BrokerAddress
 from infra.broker import BrokerError, EmbeddedBroker
 from infra.checkpoints import Checkpoints, CheckpointsError
-from infra.erasures import Erasures
-from infra.keys import erasure_key
+from infra.erasures import Erasures, erasure_key
 from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes

@@ -27,7 +27,7 @@ _DONE = """SELECT ts, done_ms, produced_ms, events, slates, recommendations, use
 FROM live_erasures
 WHERE broker_id = {broker:String} AND topic = {topic:String} AND partition = {partition:Int32}
     AND offset = {offset:Int64} AND done_ms > 0"""
-_COLUMNS = ("user", "events", "slates", "recommendations", "vectors", "dead letters", "seconds")
+_COLUMNS = ("user", "events", "slates", "newest slate", "vector", "refused", "seconds")
 
 
 def forget(

@@ -70,8 +70,9 @@ def until_gone(shop: Shop, warehouse: Warehouse, user: str, within_s: float = US
     started = time.monotonic()
     left: object = None
     while time.monotonic() - started < within_s:
-        left = {k: n for k, n in rows_of(warehouse, user).items() if n}, files_naming(
-            shop.folder / "checkpoints", user
+        left = (
+            {k: n for k, n in rows_of(warehouse, user).items() if n},
+            files_naming(shop.folder / "checkpoints", user),
         )
         if left == ({}, []):
             return time.monotonic() - started
