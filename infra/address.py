@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 SECURITY = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 OPTIONS = ("security_protocol", "sasl_mechanism", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
+WAREHOUSE_CURE = "use chdb:///absolute/folder or clickhouse://user:password@host:port/database"
 BROKER_CURE = (
     "use embedded, embedded:PORT or kafka://[user:password@]host:port[,host:port]"
     "[?security_protocol=SASL_SSL&sasl_mechanism=SCRAM-SHA-512]"
 )
+
+ENCODE = (
+    "a character of user or password ends them: percent-encode all but letters and digits, such "
+    "as @ as %40, / as %2F, ? as %3F, # as %23"
+)
+WAREHOUSE_OPTIONS = (
+    "secure", "verify", "ca_certs", "server_hostname", "connect_timeout", "timeout",
+)  # fmt: skip
+_TOLD = frozenset(OPTIONS + WAREHOUSE_OPTIONS)  # their values are no secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class BrokerAddress:
             return cls(embedded=True)
         if text.startswith("embedded:"):
             return cls(embedded=True, port=_port(text.removeprefix("embedded:")))
-        url = urlsplit(text)
+        url = _split(text, BROKER_CURE)
         if url.scheme != "kafka" or not url.netloc or url.path.strip("/"):
             raise ValueError(BROKER_CURE)
         credentials, _, hosts = url.netloc.rpartition("@")
@@ -102,6 +114,8 @@ def _options(query: str) -> dict[str, Any]:
         allowed = {"security_protocol": SECURITY, "sasl_mechanism": MECHANISMS}.get(name)
         if allowed and value.upper() not in allowed:
             raise ValueError(f"{name}={value!r}: use one of {', '.join(allowed)}")
+        if not allowed and not Path(value).is_file():
+            raise ValueError(f"{name}={value!r} is no file: name one that can be read")
         options[name] = value.upper() if allowed else value
     return options
 
@@ -127,9 +141,52 @@ def warehouse_url(text: str) -> str:
     >>> warehouse_url("chdb:///var/lib/freshrec")
     'chdb:///var/lib/freshrec'
     """
-    url = urlsplit(text)
+    url = _split(text, WAREHOUSE_CURE)
     if url.scheme == "chdb" and not url.netloc and url.path.startswith("/") and len(url.path) > 1:
         return text
     if url.scheme == "clickhouse" and url.hostname:
         return text
-    raise ValueError("use chdb:///absolute/folder or clickhouse://user:password@host:port/database")
+    raise ValueError(WAREHOUSE_CURE)
+
+
+def without_password(url: str) -> str:
+    """`url` as it may be shown, also one that cannot be read.
+
+    >>> without_password("clickhouse://ann:secret@db:9000/shop?password=secret")
+    'clickhouse://ann:***@db:9000/shop?password=***'
+    >>> without_password("clickhouse://ann:sec/ret@db/shop")
+    'clickhouse://ann:***@db/shop'
+    """
+    scheme, slashes, rest = url.partition("://")
+    if not slashes:
+        scheme, rest = "", url
+    credentials, at, place = rest.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    if not re.fullmatch(r"[\w.%+-]*", user):
+        user, colon = "***", ""
+    place, question, query = place.partition("?")
+    kept = [
+        pair if pair.partition("=")[0] in _TOLD else f"{pair.partition('=')[0]}=***"
+        for pair in query.split("&")
+        if pair
+    ]
+    secret = ":***" if colon else ""
+    return f"{scheme}{slashes}{user}{secret}{at}{place}{question}{'&'.join(kept)}"
+
+
+def unreadable_credentials(url: str) -> bool:
+    """Whether a password holds a character that ends it, and so would be read as host or path."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its words may hold a part of the password
+        return "@" in url
+    return parts.scheme != "chdb" and url.count("@") != parts.netloc.count("@")
+
+
+def _split(text: str, cure: str) -> SplitResult:
+    if unreadable_credentials(text):
+        raise ValueError(ENCODE)
+    try:
+        return urlsplit(text)
+    except ValueError:
+        raise ValueError(cure) from None

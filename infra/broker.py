@@ -44,6 +44,7 @@ class EmbeddedBroker:
     def __init__(self) -> None:
         self.cluster_id = ""
         self.port = 0
+        self.advertised = ""  # `host:port` that clients shall use instead of `address`
         self._process: subprocess.Popen[bytes] | None = None
         self._said: collections.deque[str] = collections.deque(maxlen=50)
 
@@ -107,9 +108,9 @@ class EmbeddedBroker:
 
     def _spawn(self, binary: str) -> None:
         self.cluster_id = f"embedded-{uuid.uuid4()}"
-        url = f"tcp://{self.address}"
+        url, told = f"tcp://{self.address}", f"tcp://{self.advertised or self.address}"
         command = [
-            binary, "broker", "--listener-url", url, "--advertised-listener-url", url,
+            binary, "broker", "--listener-url", url, "--advertised-listener-url", told,
             "--storage-engine", "memory://tansu/", "--cluster-id", self.cluster_id,
         ]  # fmt: skip
         self._said.clear()

@@ -1,13 +1,14 @@
 """A worker's checkpoints: states of its core, and a mark of what is in the warehouse.
 
     FOLDER/shard-0/lock              owned by one worker
-    FOLDER/shard-0/state-BATCH/      about.json, and a file with a note for each part (infra.parts)
+    FOLDER/shard-0/state-NUMBER/     about.json, and a file with a note for each part (infra.parts)
+    FOLDER/shard-0/damaged-NUMBER/   a state that was passed over: nothing reads it again
     FOLDER/shard-0/mark.json         every row of the batches up to this one is in the warehouse
 
 A state becomes visible by a rename, when all of it is on the disk and what it has learned is in the
 journal; the newest three are kept. State and journal together are what a worker goes on from: the
-state as it was after BATCH, then the journalled batches after it. So a state may be some time old,
-and a damaged one costs time, not knowledge.
+state as it was after some batch, then the journalled batches after it. So a state may be some time
+old, and a damaged one costs time, not knowledge.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class About(msgspec.Struct):
     events: int  # that were learned in all
     parts: dict[str, str]  # name to digest
     settings: dict[str, Any]  # that it was made with
+    heard: dict[int, int] = {}  # by shard, the newest batch that it heard of
+    updates: dict[int, int] = {}  # by partition of the topic model-updates, the next offset
 
 
 class Mark(msgspec.Struct):
@@ -90,9 +93,11 @@ class Checkpoints:
         found = [p for p in self.folder.glob(_STATE + "*") if p.name[len(_STATE) :].isdigit()]
         return sorted(found, reverse=True)
 
-    def begin(self, batch: int) -> Path:
-        """A new, empty folder for the state after that batch."""
-        folder = self.folder / f"{_NEW}{batch:020d}"
+    def begin(self) -> Path:
+        """A new, empty folder for a state."""
+        newest = self.states()[:1]
+        number = 1 + (int(newest[0].name[len(_STATE) :]) if newest else 0)
+        folder = self.folder / f"{_NEW}{number:012d}"
         with self._faults(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -103,9 +108,7 @@ class Checkpoints:
         with self._faults(folder):
             _write(folder / _ABOUT, msgspec.json.format(msgspec.json.encode(about)))
             _sync(folder)
-            to = self.folder / f"{_STATE}{about.batch:020d}"
-            shutil.rmtree(to, ignore_errors=True)
-            folder.rename(to)
+            folder.rename(self.folder / folder.name.replace(_NEW, _STATE))
             _sync(self.folder)
             for old in self.states()[KEPT:]:
                 shutil.rmtree(old)
@@ -122,6 +125,11 @@ class Checkpoints:
     @staticmethod
     def abandon(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
+
+    def put_by(self, folder: Path) -> None:
+        """Rename a state that cannot be used: it must not count among those that are kept."""
+        with contextlib.suppress(OSError):
+            folder.rename(folder.with_name(f"damaged-{folder.name.removeprefix(_STATE)}"))
 
     # -- the mark ----------------------------------------------------------------------------
 
@@ -188,7 +196,9 @@ def about_state(folder: Path) -> About:
     for name, digest in about.parts.items():
         note = note_of(folder / name)
         if note is None or note.error or note.digest != digest:
-            raise Damaged(f"{folder / name}: its note is missing, or not the one of this state")
+            why = note.error if note is not None else ""
+            why = why or "its note is missing, or not the one of this state"
+            raise Damaged(f"{folder / name}: {why}")
         size = _size(folder / f"{name}.safetensors")
         if size != note.size:
             raise Damaged(f"{folder / name}.safetensors has {size} bytes instead of {note.size}")

@@ -7,12 +7,14 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from clickhouse_driver import Client, errors
 
 from infra import reading, schema
+from infra.address import WAREHOUSE_OPTIONS, without_password
 from infra.binding import bind, columns_of
 from infra.pool import Pool
 from infra.warehouse_types import Answer, WarehouseError, WarehouseUnavailable
@@ -25,7 +27,6 @@ logging.getLogger("clickhouse_driver.connection").setLevel(logging.CRITICAL)
 WRITERS = 2  # inserts at a time, as in the embedded warehouse
 _DATABASE = re.compile(r"[A-Za-z_]\w{0,63}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
-_OPTIONS = ("secure", "verify", "ca_certs", "server_hostname", "connect_timeout", "timeout")
 _FORM = "use clickhouse://user:password@host:9000/database?secure=true"
 _STALE = (
     EOFError,
@@ -43,9 +44,11 @@ def options(url: str, shown: str) -> dict[str, Any]:
     """Arguments of `clickhouse_driver.Client` for `url`; `shown` names the setting in errors."""
     parts = urlsplit(url)
     given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    unknown = sorted(set(given) - set(_OPTIONS))
+    unknown = sorted(set(given) - set(WAREHOUSE_OPTIONS))
     if unknown:
-        raise WarehouseError(f"{shown}: unknown options {unknown}: known are {list(_OPTIONS)}")
+        raise WarehouseError(
+            f"{shown}: unknown options {unknown}: known are {list(WAREHOUSE_OPTIONS)}"
+        )
     if not parts.hostname:
         raise WarehouseError(f"{shown}: it names no host: {_FORM}")
     database = unquote(parts.path.strip("/")) or "default"
@@ -53,6 +56,9 @@ def options(url: str, shown: str) -> dict[str, Any]:
         raise WarehouseError(
             f"{shown}: database {database!r}: letters, digits and _ are allowed, up to 64"
         )
+    authority = given.get("ca_certs")
+    if authority is not None and not Path(authority).is_file():
+        raise WarehouseError(f"{shown}: ca_certs={authority!r} is no file: name a PEM file")
     secure = _flag(given, "secure", parts.scheme == "clickhouses", shown)
     return {
         "host": parts.hostname,
@@ -62,7 +68,7 @@ def options(url: str, shown: str) -> dict[str, Any]:
         "database": database,
         "secure": secure,
         "verify": _flag(given, "verify", True, shown),
-        "ca_certs": given.get("ca_certs"),
+        "ca_certs": authority,
         "server_hostname": given.get("server_hostname"),
         "connect_timeout": _seconds(given, "connect_timeout", 10.0, shown),
         "send_receive_timeout": _seconds(given, "timeout", 60.0, shown),
@@ -123,9 +129,9 @@ class _Line:
             raise kind(f"{self._where}: {text}", fault.code) from None
         except (*_STALE, OSError) as fault:
             self.close()
+            text = _first_line(fault)
             raise WarehouseUnavailable(
-                f"{self._where} does not answer: {_first_line(fault)}: "
-                "check that the server runs and that host, port and secure are right"
+                f"{self._where} does not answer: {text}: {_cure(text)}"
             ) from None
         except (errors.Error, ValueError, TypeError, AttributeError, OverflowError) as fault:
             self.close()
@@ -133,6 +139,18 @@ class _Line:
         except BaseException:
             self.close()
             raise
+
+
+def _cure(text: str) -> str:
+    """The driver tells faults of TLS as text only."""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            "its certificate is not trusted for this name: set ca_certs=/path/of/ca.pem (and "
+            "server_hostname, if the certificate is made out to another name) in FRESHREC_WAREHOUSE"
+        )
+    if "WRONG_VERSION_NUMBER" in text:
+        return "this port speaks no TLS: name the secure port (mostly 9440), or leave secure out"
+    return "check that the server runs and that host, port and secure are right"
 
 
 def _first_line(fault: BaseException) -> str:
@@ -147,8 +165,6 @@ class ClickhouseWarehouse:
     """
 
     def __init__(self, url: str, broker_id: str = "") -> None:
-        from infra.warehouse import without_password
-
         self.broker_id = broker_id
         self._arguments = options(url, f"FRESHREC_WAREHOUSE={without_password(url)!r}")
         self._where = "clickhouse://{host}:{port}/{database}".format(**self._arguments)

@@ -2,10 +2,12 @@
 
 NAME.safetensors   what is kept (infra.tensors)
 NAME.json          written last: the digest, or what went wrong
+NAME.failed        instead, when there is no room for that: an empty file takes none
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,6 +16,8 @@ import msgspec
 
 from infra.tensors import Damaged, read_tree, write_tree
 from online.state import State
+
+_FAILED = ".failed"
 
 
 class Note(msgspec.Struct):
@@ -26,13 +30,23 @@ class Note(msgspec.Struct):
 
 
 def write_part(place: Path, state: State) -> None:
-    """Write a part and its note; what goes wrong stands in the note, if it can be written."""
+    """Write a part and its note, which says what went wrong; a full disk never raises."""
     path, started = place.with_name(place.name + ".safetensors"), time.process_time()
     try:
         digest = write_tree(path, state)
         note = Note(digest, path.stat().st_size, time.process_time() - started)
     except OSError as fault:
         note = Note(error=f"{path}: {fault.strerror}")
+        with contextlib.suppress(OSError):
+            path.unlink()  # the note needs room
+    try:
+        _write_note(place, note)
+    except OSError:
+        with contextlib.suppress(OSError):
+            place.with_name(place.name + _FAILED).touch()
+
+
+def _write_note(place: Path, note: Note) -> None:
     beside = place.with_name(place.name + ".json.new")
     with beside.open("wb") as file:
         file.write(msgspec.json.encode(note))
@@ -46,8 +60,11 @@ def note_of(place: Path) -> Note | None:
     try:
         return msgspec.json.decode(place.with_name(place.name + ".json").read_bytes(), type=Note)
     except FileNotFoundError:
-        return None
-    except (OSError, msgspec.MsgspecError) as fault:
+        failed = place.with_name(place.name + _FAILED).exists()
+        return Note(error=f"{place}: there is no room, not even for a note") if failed else None
+    except OSError as fault:
+        return Note(error=f"{place}.json: {fault.strerror}")
+    except msgspec.MsgspecError as fault:
         return Note(error=f"{place}.json: {fault}")
 
 

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 from dotenv import dotenv_values
 
-from infra.address import BrokerAddress, warehouse_url
+from infra.access import open_address, read_token, read_token_file
+from infra.address import BrokerAddress, warehouse_url, without_password
 from infra.keys import read_key
 from infra.pseudonyms import Pseudonyms
 
 PREFIX = "FRESHREC_"
+TOKENS = ("FRESHREC_HTTP_TOKEN", "FRESHREC_HTTP_TOKEN_FILE")
 
 
 class SettingsError(ValueError):
@@ -35,9 +37,12 @@ class Settings:
 
     broker: BrokerAddress = field(default_factory=lambda: BrokerAddress.parse("embedded"))
     state: Path = Path("state")
-    warehouse: str = ""  # URL; empty: chdb in `state`/warehouse (see `warehouse_url`)
+    warehouse: str = field(
+        default="", repr=False
+    )  # URL; empty: chdb in `state`/warehouse (see `warehouse_url`)
     http_host: str = "127.0.0.1"
     http_port: int = 8123  # 0: a free one
+    http_token: str = field(default="", repr=False)  # who asks over HTTP shows it; empty: nobody
     group: str = "freshrec"
     partitions: int = 4
     replication: int = 1
@@ -57,6 +62,7 @@ class Settings:
     device: str = "auto"
     memory_mb: int = 2048
     recover_events: int = 200_000  # journalled events that a start learns again
+    sharing: bool = True  # with other workers of the group; never with the embedded broker
     checkpoints: Path | None = None  # None: in `state` (see `checkpoints_folder`)
     checkpoint_events: int = 15_000  # that a start may have to learn again from the journal
     checkpoint_s: int = 5  # between two marks; what came since is delivered again after a crash
@@ -98,19 +104,23 @@ class Settings:
         faults: list[str] = []
         for key in KEYS:
             text = given.get(key.name, "").strip()
-            if not text:
+            if not text or (key.name in TOKENS and text == "none"):
                 continue
             try:
                 values.update(zip(key.fields, key.read(text), strict=True))
             except ValueError as error:
-                shown = "(hidden)" if "@" in text else repr(text)
-                faults.append(f"{key.name}={shown}: {error}")
+                faults.append(f"{key.name}={_shown(key.name, text)}: {error}")
+        if all(given.get(name, "").strip() not in ("", "none") for name in TOKENS):
+            faults.append(f"{' and '.join(TOKENS)} are both set: remove one")
         if faults:
             raise SettingsError(faults)
         settings = cls(**values, unknown=_unknown(given))
         if settings.encoder and settings.encoder_mb > settings.memory_mb // 8:
             fault = f"FRESHREC_ENCODER_MB={settings.encoder_mb}: at most an eighth of "
             raise SettingsError([f"{fault}FRESHREC_MEMORY_MB={settings.memory_mb}"])
+        exposed = open_address(settings.http_host, settings.http_port, settings.http_token)
+        if exposed:
+            raise SettingsError([exposed])
         return settings
 
 
@@ -181,12 +191,8 @@ def _switch(text: str) -> tuple[bool]:
     return (choices[text.lower()],)
 
 
-def _broker(text: str) -> tuple[BrokerAddress]:
-    return (BrokerAddress.parse(text),)
-
-
-def _warehouse(text: str) -> tuple[str]:
-    return (warehouse_url(text),)
+def _one(read: Callable[[str], Any]) -> Callable[[str], tuple[Any]]:
+    return lambda text: (read(text),)
 
 
 def _folder(text: str) -> tuple[Path]:
@@ -198,7 +204,7 @@ def _folder(text: str) -> tuple[Path]:
 
 def _host_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not host.strip("[]") or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("use host:port, such as 127.0.0.1:8123 (port 0: a free one)")
     return host.strip("[]"), int(port)
 
@@ -210,10 +216,12 @@ def _name(text: str) -> tuple[str]:
 
 
 KEYS: tuple[Key, ...] = (
-    Key("FRESHREC_BROKER", ("broker",), _broker, "embedded, embedded:PORT or kafka://host:port"),
-    Key("FRESHREC_WAREHOUSE", ("warehouse",), _warehouse, "chdb:///folder or clickhouse://…"),
+    Key("FRESHREC_BROKER", ("broker",), _one(BrokerAddress.parse), "embedded[:PORT] or kafka://host:port"),
+    Key("FRESHREC_WAREHOUSE", ("warehouse",), _one(warehouse_url), "chdb:///folder or clickhouse://…"),
     Key("FRESHREC_STATE", ("state",), _folder, "folder of everything that is kept"),
     Key("FRESHREC_HTTP", ("http_host", "http_port"), _host_port, "address of HTTP (SQL, health)"),
+    Key("FRESHREC_HTTP_TOKEN", ("http_token",), _one(read_token), "token that HTTP asks for"),
+    Key("FRESHREC_HTTP_TOKEN_FILE", ("http_token",), _one(read_token_file), "file that holds it"),
     Key("FRESHREC_GROUP", ("group",), _name, "Kafka consumer group of the workers"),
     Key("FRESHREC_PARTITIONS", ("partitions",), _whole(1, 1024), "partitions of new topics"),
     Key("FRESHREC_REPLICATION", ("replication",), _whole(1, 16), "copies of new topics"),
@@ -248,6 +256,7 @@ KEYS: tuple[Key, ...] = (
         "FRESHREC_RECOVER_EVENTS", ("recover_events",), _whole(0, 100_000_000),
         "journalled events that a start learns again",
     ),
+    Key("FRESHREC_SHARING", ("sharing",), _switch, "learn from the group's other workers"),
     Key(
         "FRESHREC_CHECKPOINTS", ("checkpoints",), _folder,
         "folder of the checkpoints; workers may share one",
@@ -271,6 +280,13 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("FRESHREC_LOG_FORMAT", ("log_format",), _one_of("text", "json"), "how it is logged"),
 )  # fmt: skip
+
+
+def _shown(name: str, text: str) -> str:
+    """A value as a fault may show it."""
+    if name == TOKENS[0] or "@" in text:
+        return "(hidden)"
+    return repr(without_password(text) if "://" in text else text)
 
 
 def _given(environ: Mapping[str, str], dotenv: Path | None) -> dict[str, str]:

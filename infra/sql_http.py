@@ -10,9 +10,7 @@ Settings that a client sends are ignored: the limits hold for everybody.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
-import socket
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +19,17 @@ from aiohttp import web
 
 from infra.chdb_reader import DEFAULT_FORMAT, GuardedReader
 from infra.chdb_warehouse import ChdbWarehouse
+from infra.http_access import Gate
 from infra.warehouse_types import Warehouse, WarehouseError
 
 READERS = 2  # queries at the same time
 WAITING = 32  # queries that may wait for a reader; more are refused
-MAX_BODY = 1 << 20  # bytes of a request
-WAIT_S = 30.0  # for a reader; a query itself is stopped by the engine after 10 s
+MAX_BODY = 1 << 20  # bytes of a request, unpacked
+BODY_S = 30.0  # for a request to arrive
+WAIT_S = 30.0  # for a reader
+ANSWER_S = 20.0  # for an answer; the engine stops most queries after 10 s, between two blocks
 
-_TOO_MANY_QUERIES, _UNKNOWN_DATABASE, _ACCESS_DENIED = 202, 81, 497
+_TOO_MANY_QUERIES, _UNKNOWN_DATABASE, _TIMEOUT = 202, 81, 159
 _NOT_FOUND = frozenset({46, 47, 50, 56, 60, 73, 81, 115})
 _FORBIDDEN = frozenset({164, 497})
 _OVERLOADED = frozenset({_TOO_MANY_QUERIES})
@@ -57,7 +58,7 @@ def status_of(code: int) -> int:
         return 403
     if code in _OVERLOADED:
         return 503
-    if code == 159:  # TIMEOUT_EXCEEDED
+    if code == _TIMEOUT:
         return 408
     if code == 0 or code in _FAILED:
         return 500
@@ -92,7 +93,6 @@ class SqlEndpoint:
             "X-ClickHouse-Timezone": "UTC",
         }
         try:
-            _check_host(request)
             form, found = await self._ask(request)
         except WarehouseError as fault:
             return _refusal(fault, headers)
@@ -132,7 +132,12 @@ class SqlEndpoint:
         reader = await self._reader()
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._work, reader, job)
         work.add_done_callback(lambda done: self._give_back(done, reader))
-        made, answer = await asyncio.shield(work)  # a client that leaves does not free the reader
+        try:  # shielded: neither a client that leaves nor its impatience frees the reader
+            _, answer = await asyncio.wait_for(asyncio.shield(work), ANSWER_S)
+        except TimeoutError:
+            raise WarehouseError(
+                f"No answer within {ANSWER_S:g} s: ask for less. (TIMEOUT_EXCEEDED)", _TIMEOUT
+            ) from None
         if isinstance(answer, WarehouseError):
             raise answer
         return answer
@@ -177,29 +182,16 @@ class SqlEndpoint:
 
 async def _text(request: web.Request) -> str:
     """The query: what the URL says, continued by the body."""
-    raw = await request.read() if request.can_read_body else b""
     try:
-        body = raw.decode()
+        async with asyncio.timeout(BODY_S):
+            body = (await request.read()).decode() if request.can_read_body else ""
+    except TimeoutError:
+        raise WarehouseError(
+            f"The query did not arrive within {BODY_S:g} s. (TIMEOUT_EXCEEDED)", _TIMEOUT
+        ) from None
     except UnicodeDecodeError:
         raise WarehouseError("The query is not UTF-8. (SYNTAX_ERROR)", 62) from None
     return "\n".join(part for part in (request.query.get("query", ""), body) if part)
-
-
-def _check_host(request: web.Request) -> None:
-    """Refuse names that are not ours, so that no web page can reach us by rebinding its name."""
-    name = request.host.rpartition(":")[0] if _has_port(request.host) else request.host
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        if name.lower() not in ("localhost", socket.gethostname().lower()):
-            raise WarehouseError(
-                f"Host {name!r} is not served: ask by IP address or localhost. (ACCESS_DENIED)",
-                _ACCESS_DENIED,
-            ) from None
-
-
-def _has_port(host: str) -> bool:
-    return bool(re.search(r":\d+$", host)) and not host.endswith("]")
 
 
 def _refusal(fault: WarehouseError, headers: dict[str, str]) -> web.Response:
@@ -252,16 +244,16 @@ async def _elsewhere(_: web.Request) -> web.Response:
     return web.Response(status=501, text=text, headers={"X-ClickHouse-Exception-Code": "48"})
 
 
-def make_app(warehouse: Warehouse) -> web.Application:
-    """An application with the routes of `add_routes`."""
-    app = web.Application(client_max_size=MAX_BODY)
+def make_app(warehouse: Warehouse, token: str = "") -> web.Application:
+    """An application with the routes of `add_routes` behind the gate."""
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[Gate(token).middleware()])
     add_routes(app, warehouse)
     return app
 
 
-async def serve(warehouse: Warehouse, host: str, port: int) -> web.AppRunner:
+async def serve(warehouse: Warehouse, host: str, port: int, token: str = "") -> web.AppRunner:
     """Listen on host and port (0: any free one). `await runner.cleanup()` ends it."""
-    runner = web.AppRunner(make_app(warehouse), access_log=None)
+    runner = web.AppRunner(make_app(warehouse, token), access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
+from infra.address import ENCODE, unreadable_credentials, without_password
 from infra.warehouse_types import (
     Answer,
     SchemaTooNew,
@@ -29,22 +29,6 @@ __all__ = [
 _FORMS = "chdb:///folder or clickhouse://user:password@host:9000/database?secure=true"
 
 
-def without_password(url: str) -> str:
-    """`url` as it may be shown.
-
-    >>> without_password("clickhouse://ann:secret@db:9000/shop")
-    'clickhouse://ann:***@db:9000/shop'
-    """
-    try:
-        parts = urlsplit(url)
-        if parts.password is None:
-            return url
-        place = parts.netloc.rpartition("@")[2]
-        return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{place}"))
-    except ValueError:
-        return re.sub(r":[^:@/]*@", ":***@", url)
-
-
 def connect(url: str, broker_id: str = "") -> Warehouse:
     """Open the warehouse at `url`; no connection to a server is made before the first query.
 
@@ -54,8 +38,10 @@ def connect(url: str, broker_id: str = "") -> Warehouse:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as fault:
-        raise WarehouseError(f"{shown}: {fault}: use {_FORMS}") from None
+    except ValueError:  # its words may hold a part of the password
+        raise WarehouseError(f"{shown}: host or port cannot be read: use {_FORMS}") from None
+    if unreadable_credentials(url):
+        raise WarehouseError(f"{shown}: {ENCODE}")
     if parts.scheme == "chdb":
         return _embedded(parts, shown, broker_id)
     if parts.scheme in ("clickhouse", "clickhouses"):

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 from online.engine import Batch
-from online.events import EVENT_TYPES, Delivery, Event
+from online.events import EVENT_TYPES, Event
 from online.memory import Memory
 from online.sequence import price_bucket
 from online.slots import hashes
 from online.step import PastEvent
+from online.told import Told
 
 INTERACTIONS = frozenset({"view", "click", "cart", "purchase", "rating"})
 KIND = {name: number for number, name in enumerate(EVENT_TYPES)}
 
 
-def item_of(event: Event | PastEvent) -> str:
+def item_of(event: Event | PastEvent | Told) -> str:
     """The item that an event counts for: one that was only shown is not the user's."""
     return event.item_id if event.type in INTERACTIONS else ""
 
 
-def columns_of(memory: Memory, batch: list[Delivery], targets: tuple[str, ...]) -> Batch:
-    """The batch's columns; its users and items have slots then."""
-    events, n = [d.event for d in batch], len(batch)
+def columns_of(memory: Memory, events: Sequence[Event | Told], targets: tuple[str, ...]) -> Batch:
+    """The events' columns; their users and items have slots then."""
+    n = len(events)
     # Those that are held count as used before room is made, so that none of them gives way.
     users = {e.user_id for e in events if not memory.users.touch(e.user_id)}
     taken = [item_of(e) for e in events]
@@ -43,7 +45,7 @@ def columns_of(memory: Memory, batch: list[Delivery], targets: tuple[str, ...]) 
     )  # fmt: skip
 
 
-def _role(event: Event, targets: tuple[str, ...]) -> int:
+def _role(event: Event | Told, targets: tuple[str, ...]) -> int:
     interaction = event.type in INTERACTIONS
     return int(interaction) + 2 * int(interaction and event.type in targets)
 

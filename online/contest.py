@@ -126,6 +126,20 @@ class Contest:
         ranks(self._mixed, start[first:], proposed[first:], place[first:], unproposed[first:], out)
         return out
 
+    def flat(self) -> Array:
+        """The rankers' weights one after another, f4: a copy."""
+        return np.concatenate([w.ravel() for r in self.rankers for w in r.weights()])
+
+    def add_flat(self, flat: Array) -> None:
+        """Move the weights by so much, as `flat` gives them."""
+        at = 0
+        for ranker in self.rankers:
+            moves = []
+            for w in ranker.weights():
+                moves.append(flat[at : at + w.size].reshape(w.shape))
+                at += w.size
+            ranker.move(moves)
+
     def state(self) -> State:
         return {
             "scaler": self.scaler.state(),

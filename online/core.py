@@ -20,6 +20,8 @@ from online.nearness import RANK, TOP_10
 from online.quality import Quality
 from online.rehearsal import rehearse
 from online.rows import slate_row, vector_rows
+from online.sequence import Sequences
+from online.sharing import RankerExchange, dense_of, weights_of
 from online.slates import AT_ONCE, SlateMaker
 from online.state import State
 from online.step import (
@@ -31,7 +33,8 @@ from online.step import (
     Turn,
 )
 from online.tables import PAGE, TICK
-from online.teaching import EncoderConfig, Teaching, Trainer, rebuilt
+from online.teaching import EncoderConfig, Publication, Teaching, Trainer, rebuilt
+from online.told import SHADOW, Rankers, Told, Weights
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class RecommenderConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     contest: ContestConfig = field(default_factory=ContestConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    share: int = 0  # lists after which other workers are told of the rankers; 0: there are none
 
 
 class Recommender:
@@ -77,6 +81,9 @@ class Recommender:
         self._block = new_lists(config.block)
         self._lists = 0  # in the block
         self._quality = Quality()
+        self._exchange = RankerExchange(self._contest, config.share) if config.share else None
+        self._untold: list[np.ndarray] = []  # items whose new vectors the others do not have
+        self._aside = Step()  # what came of events that were only heard of
         self._nearest = Nearest(index, config.encoder.exact_items, AT_ONCE)
         self._slates = SlateMaker(
             self._memory, self._contest, self._nearest, config.k, config.exclude_seen
@@ -105,7 +112,7 @@ class Recommender:
         for n, item_id in enumerate(item_ids[:room]):
             self._memory.make_room(items=1)
             keys[n] = self._memory.tables.key[self._memory.take_item(item_id)]
-        self._teaching.start(self._memory.sequences, keys, self._nearest.publish)
+        self._teaching.start(self._memory.sequences, keys, self._changed)
 
     def close(self) -> None:
         """Let the trainer go, if there is one."""
@@ -168,19 +175,26 @@ class Recommender:
             ts = step.ranks[-1][0].event.ts
             step.metrics += self._quality.update(ranks, np.array(popular), ts)
         self._make_slates(step)
+        step.metrics += self._aside.metrics
+        self._aside = Step()
         if self._teaching is not None:
             step.turns, self._teaching.turns = self._teaching.turns, []
+        if self._exchange is not None:
+            step.rankers, step.weights = self._exchange.word(), self._new_weights()
         self._release_forgotten(valid, step)
         return step
 
     def _release_forgotten(self, batch: list[Delivery], step: Step) -> None:
-        """Let go of those of whom nothing but a `forget` is left."""
         users = {d.event.user_id for d in batch if d.event.type == "forget"}
         users |= {
             reject.delivery.event.user_id
             for reject in step.rejects
             if reject.reason == OF_A_FORGOTTEN_PAST
         }
+        self._release_empty(users)
+
+    def _release_empty(self, users: Iterable[str]) -> None:
+        """Let go of those of whom nothing but a `forget` is left."""
         memory = self._memory
         self.release(u for u in users if only_forget(memory.tables, memory.users.get(u)))
 
@@ -192,11 +206,69 @@ class Recommender:
 
     def held(self) -> list[str]:
         """The users who are held."""
-        return self._memory.users.names()
+        return self._memory.users.ids_held()
+
+    # -- other workers -----------------------------------------------------------------------
+
+    def hear(self, events: list[Told]) -> None:
+        """Count events that another worker learned: nothing is scored, nobody gets a slate."""
+        memory = self._memory
+        for first in range(0, len(events), PART):
+            part = events[first : first + PART]
+            columns, at = columns_of(memory, part, ()), 0
+            while at < len(part):
+                begin = at
+                at, _ = advance(
+                    memory.tables, memory.scratch, memory.sequences, columns, at, self._block,
+                    self._lists, self.config.exclude_seen, self.history_limit, self._until,
+                )  # fmt: skip
+                if self._teaching is not None:
+                    self._teach(self._teaching, columns, begin, at, self._aside)
+        self._release_empty({event.user_id for event in events if event.type == "forget"})
+
+    def heard_rankers(self, source: int, said: Rankers) -> None:
+        """Move our rankers by what another worker has learned."""
+        if self._exchange is not None:
+            self._exchange.heard(source, said)
+
+    def join(self) -> None:
+        """What others had learned is learned already, from the journal."""
+        if self._exchange is not None:
+            self._exchange.join()
+
+    def adopt(self, said: Weights) -> None:
+        """Serve the encoder's new weights, which another worker trained."""
+        memory = self._memory
+        dense = dense_of(said, memory.sequences.dense)
+        if self._teaching is None or dense is None:
+            return
+        slots = np.array([memory.items.get(item) for item in said.items], np.int64)
+        vectors = np.frombuffer(said.vectors, np.float32).reshape(len(slots), -1)
+        bias, held = np.frombuffer(said.bias, np.float32), slots >= 0
+        made = Publication(said.version, dense, slots[held], vectors[held], bias[held], 0.0, 0)
+        self._teaching.adopt(memory.sequences, made, self._nearest.publish)
+
+    def drop_users(self) -> None:
+        """Hold nobody any more: others may have served them since."""
+        for user in self._memory.users.ids_held():
+            if not user.startswith(SHADOW):
+                self._memory.drop_user(user)
+
+    def _changed(self, q: Sequences, slots: np.ndarray) -> None:
+        self._nearest.publish(q, slots)
+        if self._exchange is not None:
+            self._untold.append(slots)
+
+    def _new_weights(self) -> Weights | None:
+        if not self._untold or self._teaching is None or self.config.encoder.follows:
+            return None
+        slots, self._untold = np.unique(np.concatenate(self._untold)), []
+        memory = self._memory
+        return weights_of(memory.sequences, self._teaching.version, slots, memory.items.ids)
 
     def _learn(self, batch: list[Delivery], step: Step) -> list[float]:
         """Score, then learn; the targets' ranks by popularity."""
-        columns = columns_of(self._memory, batch, self.config.targets)
+        columns = columns_of(self._memory, [d.event for d in batch], self.config.targets)
         at, popular = 0, []
         while at < len(batch):
             first, begin = self._lists, at
@@ -231,7 +303,7 @@ class Recommender:
         teaching.note(t.user_key[c.user], t.key[c.item], c.kind, c.price, c.ts)
         if t.clock[TICK] >= teaching.until:
             ts = int(columns.ts[end - 1])
-            step.metrics += teaching.turn(self._memory.sequences, t.key, ts, self._nearest.publish)
+            step.metrics += teaching.turn(self._memory.sequences, t.key, ts, self._changed)
 
     def _score(self, first: int) -> np.ndarray:
         block, n = self._block, self._lists
@@ -299,6 +371,7 @@ class Recommender:
             "targets": self._quality.targets,
             **self._quality.totals(),
             "coverage": self._memory.coverage(),
+            "events": int(self._memory.tables.clock[TICK]),  # interactions, others' among them
             "users": len(self._memory.users),
             "items": len(self._memory.items),
             "drifts": self._contest.drifts,
@@ -328,13 +401,12 @@ class Recommender:
             "quality": self._quality.state(),
             "block": {**self._block._asdict(), "lists": self._lists},
             "teaching": self._teaching.state() if self._teaching is not None else None,
+            "exchange": self._exchange.state() if self._exchange is not None else None,
         }
 
     def save_trainer(self, place: str) -> bool:
         """Have the trainer keep its part of the state under that name; False without one."""
-        if self._teaching is not None:
-            self._teaching.save(place)
-        return self._teaching is not None
+        return self._teaching is not None and self._teaching.save(place)
 
     def resume(self, state: State, place: str) -> bool:
         """Be as when `state` was taken and the trainer's part was kept at `place`; before any step.
@@ -344,6 +416,11 @@ class Recommender:
         fits = self._memory.restore(state["memory"])
         self._contest.restore(state["contest"])
         self._quality.restore(state["quality"])
+        if self._exchange is not None:
+            if state["exchange"] is not None:
+                self._exchange.restore(state["exchange"])
+            else:
+                self._exchange.join()
         block = state["block"]
         if block["x"].shape == self._block.x.shape:
             for name, array in self._block._asdict().items():

@@ -24,6 +24,7 @@ from online.network import adam, backward, forward, linear_scores, standardise
 from online.state import State
 
 Array = np.ndarray
+Moments = tuple[float, Array, Array]  # rows, and their mean and variance by feature
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class Ranker(Protocol):
         """
         ...
 
+    def weights(self) -> list[Array]:
+        """What learning moves."""
+        ...
+
+    def move(self, by: list[Array]) -> None:
+        """Move the weights by what was learned elsewhere."""
+        ...
+
     def state(self) -> State:
         """Everything that it learned; `restore` takes it back."""
         ...
@@ -70,6 +79,7 @@ class Scaler:
     def __init__(self) -> None:
         self._statistics = preprocessing.StandardScaler()
         self._blocks = 0
+        self._others: list[Moments] = []
         self.scale = np.ones(len(NAMES), np.float32)
         self.offset = np.zeros(len(NAMES), np.float32)
 
@@ -85,8 +95,28 @@ class Scaler:
             return
         sample = pd.DataFrame(x[::7].astype(np.float64), columns=NAMES)
         self._statistics.learn_many(sample)
-        mean = np.array([self._statistics.means[name] for name in NAMES])
-        deviation = np.sqrt(np.array([self._statistics.vars[name] for name in NAMES]) + 1e-4)
+        self._settle()
+
+    def seen(self) -> Moments:
+        """Rows, and their mean and variance (FEATURES,) f8."""
+        s = self._statistics
+        mean = np.array([s.means[name] for name in NAMES])
+        return float(s.counts[NAMES[0]]), mean, np.array([s.vars[name] for name in NAMES])
+
+    def pool(self, others: list[Moments]) -> None:
+        """Scale by what these have seen, too, from now on."""
+        self._others = others
+        self._settle()
+
+    def _settle(self) -> None:
+        """Mean and variance of several samples together (Chan et al. 1979)."""
+        rows, mean, variance = self.seen()
+        if self._others:
+            samples = [(rows, mean, variance), *self._others]
+            total = max(sum(n for n, _, _ in samples), 1.0)
+            mean = np.sum([n * m for n, m, _ in samples], axis=0) / total
+            variance = np.sum([n * (v + (m - mean) ** 2) for n, m, v in samples], axis=0) / total
+        deviation = np.sqrt(variance + 1e-4)
         self.scale = (1.0 / deviation).astype(np.float32)
         self.offset = (mean / deviation).astype(np.float32)
 
@@ -129,6 +159,14 @@ class LinearRanker:
         gradient(p, start, place, weight, slope)
         by_name: Any = dict(zip(NAMES, (slope @ x).tolist(), strict=True))
         self._weights = self._optimizer.step(self._weights, by_name)
+        self._vector = self._as_vector()
+
+    def weights(self) -> list[Array]:
+        return [self._vector]
+
+    def move(self, by: list[Array]) -> None:
+        moved = (self._vector + by[0]).astype(float).tolist()
+        self._weights = dict(zip(NAMES, moved, strict=True))
         self._vector = self._as_vector()
 
     def state(self) -> State:
@@ -196,6 +234,14 @@ class NeuralRanker:
         for unseen in (self._gradients[0], self._gradients[3]):
             unseen[self._seen :] = 0.0
         self._adam()
+
+    def weights(self) -> list[Array]:
+        return self._parameters
+
+    def move(self, by: list[Array]) -> None:
+        for parameter, average, each in zip(self._parameters, self._average, by, strict=True):
+            parameter += each
+            average += each
 
     def state(self) -> State:
         kept = {name.lstrip("_"): list(getattr(self, name)) for name in self._KEPT}

@@ -39,8 +39,8 @@ class Rehearsal:
     def roll_back(self, number: int) -> None:
         pass
 
-    def save(self, place: str) -> None:
-        pass
+    def save(self, place: str) -> bool:
+        return False
 
     def resume(self, place: str, number: int, busy: bool) -> None:
         pass

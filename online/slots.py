@@ -42,8 +42,8 @@ class Slots:
         """Slots ever used: what the tables must have room for."""
         return len(self.ids)
 
-    def names(self) -> list[str]:
-        """The ids that have a slot, least recently used first."""
+    def ids_held(self) -> list[str]:
+        """Those with a slot, the least recently used first."""
         return list(self._slot)
 
     def get(self, key: str) -> int:

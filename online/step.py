@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from online.events import Delivery, Item
+from online.told import Rankers, Weights
 
 
 class PastEvent(NamedTuple):
@@ -132,6 +133,8 @@ class Step:
     metrics: list[Metric] = field(default_factory=list)
     vectors: list[Vector] = field(default_factory=list)  # of the batch's users and items
     turns: list[Turn] = field(default_factory=list)  # the encoder's, for the journal
+    rankers: Rankers | None = None  # for other workers, as is `weights`
+    weights: Weights | None = None
     ranks: list[tuple[Delivery, float]] = field(
         default_factory=list
     )  # of each target; inf: unknown

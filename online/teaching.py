@@ -46,6 +46,7 @@ class EncoderConfig:
     share: float = 0.25  # of the trainer's time, live: it rests between lessons; 0: no lessons
     device: str = "auto"  # auto, cpu, cuda or mps: where training runs
     vectors: bool = True  # users' and items' vectors are part of what is written
+    follows: bool = False  # another worker trains it, and tells
     until: int = 0  # events after which nothing is learned any more; 0: no end
 
     def __post_init__(self) -> None:
@@ -121,10 +122,10 @@ class Trainer(Protocol):
         """Be again as after that lesson: one of the last UNDO + 2."""
         ...
 
-    def save(self, place: str) -> None:
+    def save(self, place: str) -> bool:
         """Keep everything that was learned, and what came of the last lesson, under that name.
 
-        Does not wait: the trainer does it after the lesson that it is at.
+        Does not wait: the trainer does it after the lesson that it is at. False: there is nothing.
         """
         ...
 
@@ -176,7 +177,7 @@ class Teaching:
 
         A trainer that is never ready misses the oldest: no more than MOST_WAITING are kept.
         """
-        if not len(columns[0]) or self._learned_all:
+        if not len(columns[0]) or self._learned_all or self._config.follows:
             return
         self._events.append(columns)
         self._waiting += len(columns[0])
@@ -203,9 +204,9 @@ class Teaching:
             **{name.lstrip("_"): getattr(self, name) for name in self._KEPT},
         }
 
-    def save(self, place: str) -> None:
+    def save(self, place: str) -> bool:
         """Have the trainer keep its state, as it is now or will be after the lesson under way."""
-        self._trainer.save(place)
+        return self._trainer.save(place)
 
     def restore(self, state: State, place: str) -> None:
         """Be as when `state` and the trainer's, at `place`, were taken."""
@@ -231,6 +232,13 @@ class Teaching:
         slots = made.item & SLOT_MASK
         publish(q, self._serial, made.dense, slots, made.vector, made.bias)
         changed(q, slots)
+
+    def adopt(self, q: Sequences, made: Publication, changed: Changed) -> None:
+        """Serve weights that were learned elsewhere; made.item: slots that are held."""
+        self._serial += 1
+        publish(q, self._serial, made.dense, made.item, made.vector, made.bias)
+        changed(q, made.item)
+        self.version = made.number
 
     def turn(self, q: Sequences, key: Array, ts: int, changed: Changed) -> list[Metric]:
         """Activate what is ready and begin the next lesson. key: (I,) the items' current keys;

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from infra.log import get_log
 from infra.settings import Settings
 from streams.learning import Message
 from streams.pipeline import Pipeline
+from streams.recovery import Journalled
 from streams.status import Status
 from streams.topics import EVENTS, ITEMS
 
@@ -30,7 +31,7 @@ log = get_log("agents")
 
 LOOK_S = 2.0
 COMMIT_S = 3.0
-Journalled = Callable[[str, int, int], set[int]]  # topic, partition, first offset
+AskJournal = Callable[[str, int, int], Journalled]  # topic, partition, first offset
 CALM_S = 0.3  # nothing came for so long: it was all
 HAND_OVER_S = 20.0  # a warehouse that is away must not hold up a rebalance for longer
 
@@ -39,9 +40,10 @@ class Intake:
     """Takes batches of Faust events into the pipeline while this worker owns their partitions."""
 
     def __init__(
-        self, app: faust.App, pipeline: Pipeline, status: Status, journalled: Journalled
+        self, app: faust.App, pipeline: Pipeline, status: Status, journalled: AskJournal
     ) -> None:
-        """journalled: which offsets of a partition, from one on, are in the journal already."""
+        """journalled: what the journal knows of a partition, from an offset on."""
+        self.same_log: Callable[[], Awaitable[bool]] = _assume_so
         self._journalled = journalled
         self._learned: dict[tuple[str, int], set[int]] = {}  # of these, not delivered again yet
         self.owned = asyncio.Event()
@@ -51,6 +53,7 @@ class Intake:
         self._lock = asyncio.Lock()
         self._done: dict[tuple[str, int], int] = {}  # next offset of each partition
         self._bounds: dict[Any, tuple[int, int]] = {}  # first and next offset, when last asked
+        self._owing: set[tuple[str, int]] = set()  # taken from us with messages unwritten
         self._generation = 0  # how often partitions came: tells a stale batch
 
     async def take(self, events: Sequence[Any]) -> None:
@@ -76,6 +79,7 @@ class Intake:
                     written = await self._pipeline.drain(timeout_s)
         except TimeoutError:
             written = False
+        self._owing |= set() if written else set(self._done)
         self._done.clear()
         self._learned.clear()
         self._generation += 1
@@ -86,7 +90,13 @@ class Intake:
             log.warning("handed_over_unwritten", cure="it will be delivered again")
         return written
 
-    def assigned(self) -> None:
+    def assigned(self, places: set[tuple[str, int]]) -> None:
+        """These partitions are ours now."""
+        if self._owing - places:
+            # whoever has them learns what we hold unwritten: our core must not have learned it
+            error = "partitions went to another worker while what we learned was not written yet"
+            self._pipeline.fail(RuntimeError(f"{error}: start again, from the checkpoint"))
+        self._owing.clear()
         self.owned.set()
 
     def lag(self) -> dict[str, int]:
@@ -148,7 +158,10 @@ class Intake:
         """
         for topic, partition, offset in _firsts(events, self._done):
             ask = partial(self._journalled, topic, partition, offset)
-            self._learned[topic, partition] = await self._pipeline.ask("journalled", ask)
+            known = await self._pipeline.ask("journalled", ask)
+            self._learned[topic, partition] = known.offsets
+            if known.elsewhere:
+                await self._pipeline.handed()
         left = []
         for e in events:
             learned = self._learned.get((e.message.topic, e.message.partition))
@@ -178,6 +191,10 @@ class Intake:
                 self._done[m.topic, m.partition] = m.offset + 1
 
 
+async def _assume_so() -> bool:
+    return True
+
+
 def _firsts(events: list[Any], done: Collection[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
     """Topic, partition and first offset of partitions of `events` that are none of `done`."""
     firsts: dict[tuple[str, int], int] = {}
@@ -189,7 +206,7 @@ def _firsts(events: list[Any], done: Collection[tuple[str, int]]) -> Iterator[tu
 
 
 def add_agents(
-    app: faust.App, settings: Settings, pipeline: Pipeline, status: Status, journalled: Journalled
+    app: faust.App, settings: Settings, pipeline: Pipeline, status: Status, journalled: AskJournal
 ) -> Intake:
     """Register the agents and the hooks of `app`; they start with it."""
     intake = Intake(app, pipeline, status, journalled)
@@ -207,18 +224,30 @@ def add_agents(
         async for batch in stream.noack_take(settings.batch, within=within):
             await intake.take(batch)
 
+    def seal(on: bool) -> None:
+        consumer: Any = app.consumer
+        consumer.sealed = on
+
     async def revoked(*_: Any, **__: Any) -> None:
         await intake.hand_over()
+        seal(True)  # until the log is known to be the same
 
     async def assigned(*given: Any, **_: Any) -> None:  # the app, the partitions
         log.info("partitions_assigned", count=len(given[1]))
-        intake.assigned()
+        intake.assigned({(tp.topic, tp.partition) for tp in given[1]})
+
+    async def complete(*_: Any, **__: Any) -> None:  # no message flows before this is done
+        if await intake.same_log():
+            seal(False)
+        else:
+            intake.owned.clear()
 
     async def before_shutdown(*_: Any, **__: Any) -> None:
         await intake.hand_over(settings.shutdown_s / 2)
 
     app.on_partitions_revoked.connect(revoked)
     app.on_partitions_assigned.connect(assigned)
+    app.on_rebalance_complete.connect(complete)
     app.on_before_shutdown.connect(before_shutdown)
     return intake
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 
 import faust
 from faust.auth import SASLCredentials, SSLCredentials
@@ -12,10 +11,12 @@ from yarl import URL
 from infra.address import BrokerAddress
 from infra.settings import Settings
 from streams.consumer import FreshTransport
+from streams.refusal import tls_context
 
 SESSION_TIMEOUT_S = 6  # the embedded broker answers a join only after half of it
 HEARTBEAT_S = 1
 COMMIT_INTERVAL_S = 1.0
+METADATA_MS = 10_000  # so soon are partitions read that were added to a topic
 POLL_INTERVAL_S = 86_400  # a warehouse that is away pauses us for long; that is not a dead worker
 
 
@@ -34,6 +35,7 @@ def make_app(settings: Settings, broker: BrokerAddress) -> faust.App:
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_max_poll_interval=POLL_INTERVAL_S,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
         consumer_max_fetch_size=max(1_048_576, 2 * settings.max_record_bytes),
         key_serializer="raw",
         value_serializer="raw",
@@ -58,10 +60,7 @@ def make_app(settings: Settings, broker: BrokerAddress) -> faust.App:
 
 
 def _credentials(broker: BrokerAddress) -> SASLCredentials | SSLCredentials | None:
-    secure = broker.security_protocol in ("SSL", "SASL_SSL")
-    context = ssl.create_default_context(cafile=broker.ssl_cafile) if secure else None
-    if context is not None and broker.ssl_certfile:
-        context.load_cert_chain(broker.ssl_certfile, broker.ssl_keyfile)
+    context = tls_context(broker)
     if broker.sasl_mechanism:
         return SASLCredentials(
             username=broker.username,

@@ -7,6 +7,7 @@ from pathlib import Path
 from encoders.index import ApproximateIndex
 from infra.checkpoint import CheckpointError, read_about
 from online.core import Recommender, RecommenderConfig
+from online.sharing import Follower
 from online.teaching import EncoderConfig
 from streams.trainer_process import TrainerProcess
 
@@ -19,6 +20,8 @@ def make_core(config: RecommenderConfig) -> Recommender:
     encoder = config.encoder
     if not encoder.on:
         return Recommender(config)
+    if encoder.follows:
+        return Recommender(config, Follower(), ApproximateIndex(encoder.width))
     items = checkpoint_items(encoder)
     trainer = TrainerProcess(encoder, config.memory.items, config.seed)
     core = Recommender(config, trainer, ApproximateIndex(encoder.width))

@@ -148,7 +148,8 @@ def _warehouse(settings: Settings, running: Running | None) -> Finding:
     shown = without_password(url)
     if running is not None and url.startswith("chdb:"):
         try:
-            version = SqlClient(running.http_url).rows("SELECT version()")[0][0]
+            client = SqlClient(running.http_url, token=settings.http_token)
+            version = client.rows("SELECT version()")[0][0]
         except (SqlError, ValueError, LookupError) as e:
             return Finding("fault", "warehouse", f"{shown}: the worker does not answer SQL: {e}")
         return Finding("ok", "warehouse", f"{shown}, ClickHouse {version}, held by the worker")

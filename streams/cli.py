@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from streams.commands import (
+    audit,
     backtest,
     bench,
     check,
@@ -65,7 +66,8 @@ def freshrec(
 
 for command in (
     demo.demo, run.up, produce.produce, query.recommend, query.query, forget.forget,
-    backtest.backtest, compare.compare, train.train, check.check, run.worker, run.migrate,
+    backtest.backtest, compare.compare, train.train, check.check, audit.audit, run.worker,
+    run.migrate,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(bench.bench, name="bench")

@@ -20,9 +20,12 @@ from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.state import State
 from online.step import Core, Histories, Recommendation, Step, Turn
+from online.told import Rankers, Told, Weights
 from streams.ahead import step_if_known
 from streams.core_protocol import (
     AHEAD,
+    MOST_TOLD,
+    UNANSWERED,
     Ahead,
     Answer,
     Call,
@@ -55,6 +58,11 @@ class Hosted(Core, Protocol):
     def held(self) -> list[str]: ...
     def release(self, users: Iterable[str]) -> None: ...
     def close(self) -> None: ...
+    def hear(self, events: list[Told]) -> None: ...
+    def heard_rankers(self, source: int, said: Rankers) -> None: ...
+    def adopt(self, said: Weights) -> None: ...
+    def drop_users(self) -> None: ...
+    def join(self) -> None: ...
 
 
 class Refused(Exception):
@@ -71,8 +79,14 @@ class CoreServer:
         self._refusing = False
         self._keeping = Keeping()
 
-    def answer(self, call: Call) -> Answer:
-        """What the core says to a call. After MemoryError or TrainerLost the process must end."""
+    def answer(self, call: Call) -> Answer | None:
+        """What the core says to a call; nothing to what it is only told.
+
+        After MemoryError or TrainerLost the process must end.
+        """
+        if call.method in UNANSWERED:
+            self._listen(call)
+            return None
         try:
             method: Callable[[msgspec.Raw], Any] = getattr(self, f"on_{call.method}")
             if call.method != "ahead":
@@ -87,6 +101,35 @@ class CoreServer:
             self._refusing = True
             said = f"{type(error).__name__}: {error}"
             return Answer(Outcome.RAISED, msgspec.Raw(encode(said)))
+
+    def _listen(self, call: Call) -> None:
+        """What other workers say must not end this one."""
+        try:
+            getattr(self, f"on_{call.method}")(call.arguments)
+        except (MemoryError, TrainerLost):
+            raise
+        except Exception as error:
+            print(f"{call.method}: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def on_hear(self, raw: msgspec.Raw) -> None:
+        self._core.hear(decode(raw, type=list[Told]))
+
+    def on_heard_rankers(self, raw: msgspec.Raw) -> None:
+        self._core.heard_rankers(*decode(raw, type=tuple[int, Rankers]))
+
+    def on_adopt(self, raw: msgspec.Raw) -> None:
+        self._core.adopt(decode(raw, type=Weights))
+
+    def on_heard_items(self, raw: msgspec.Raw) -> None:
+        items, withdrawn = decode(raw, type=tuple[list[Item], list[str]])
+        self._core.announce(items)
+        self._core.withdraw(withdrawn)
+
+    def on_drop_users(self, _: msgspec.Raw) -> None:
+        self._core.drop_users()
+
+    def on_join(self, _: msgspec.Raw) -> None:
+        self._core.join()
 
     def on_ahead(self, raw: msgspec.Raw) -> Stepped:
         if self._refusing:
@@ -111,6 +154,8 @@ class CoreServer:
             step.metrics,
             step.vectors,
             step.turns,
+            step.rankers,
+            step.weights,
             self._core.quality(),
         )
 
@@ -171,12 +216,15 @@ def serve(make: Callable[[RecommenderConfig], Hosted]) -> None:
     os.dup2(2, 1)
     server = CoreServer(make)
     spare_garbage_collection()
-    calls: queue.Queue[Call | None] = queue.Queue(AHEAD)  # no more come before an answer
+    calls: queue.Queue[Call | None] = queue.Queue(
+        AHEAD + MOST_TOLD + 1
+    )  # no more come before an answer
     threading.Thread(target=_read, args=(into, calls), name="read", daemon=True).start()
     with contextlib.suppress(BrokenPipeError), out:  # nobody wants the answer any more
         while (call := calls.get()) is not None:
             try:
-                send(out, server.answer(call))
+                if (answer := server.answer(call)) is not None:
+                    send(out, answer)
             except TrainerLost as error:
                 sys.exit(str(error))
 

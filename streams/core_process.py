@@ -24,8 +24,10 @@ from infra.children import end_with_parent
 from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.step import PastEvent, Recommendation, Reject, Step, Turn
+from online.told import Rankers, Told, Weights
 from streams.core_protocol import (
     AHEAD,
+    MOST_TOLD,
     Answer,
     Call,
     Outcome,
@@ -67,6 +69,7 @@ class CoreProcess:
         self._lock = threading.Lock()
         self._sent: collections.deque[list[Delivery]] = collections.deque()
         self._quality: dict[str, Any] = {}
+        self._told = 0  # since the last answer
         self._child = subprocess.Popen(
             [sys.executable, "-m", "streams.core_child", core],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -147,6 +150,37 @@ class CoreProcess:
     ) -> tuple[Recommendation, ...]:
         return self._ask("recommend", tuple[Recommendation, ...], (user_id, now_ms, k))
 
+    def hear(self, events: list[Told]) -> None:
+        self._tell("hear", events)
+
+    def heard_rankers(self, source: int, said: Rankers) -> None:
+        self._tell("heard_rankers", (source, said))
+
+    def adopt(self, said: Weights) -> None:
+        self._tell("adopt", said)
+
+    def heard_items(self, items: list[Item], withdrawn: list[str]) -> None:
+        self._tell("heard_items", (items, withdrawn))
+
+    def join(self) -> None:
+        """What others had learned is learned, from the journal: only what is new counts."""
+        self._ask("join", type(None))
+
+    def drop_users(self) -> None:
+        """Hold nobody any more: others may have served them since."""
+        self._ask("drop_users", type(None))
+
+    @property
+    def attentive(self) -> bool:
+        """May the core be told some more, before it has answered something?"""
+        return self._told <= MOST_TOLD // 2
+
+    def _tell(self, method: str, arguments: Any) -> None:
+        """Say something that has no answer; batches may be under way."""
+        with self._lock:
+            self._told += 1
+            self._send(method, arguments)
+
     def keep(self, folder: Path) -> list[str]:
         """Have the state, as it is now, written into a folder; the parts to come.
 
@@ -201,6 +235,8 @@ class CoreProcess:
             metrics=done.metrics,
             vectors=done.vectors,
             turns=done.turns,
+            rankers=done.rankers,
+            weights=done.weights,
         )
 
     def _ask(self, method: str, kind: type[T], arguments: Any = None) -> T:
@@ -224,6 +260,7 @@ class CoreProcess:
             answer = receive(self._out, Answer)
             if answer is None:
                 raise self._lost(method)
+            self._told = 0
             if answer.outcome is Outcome.RAISED:
                 raise CoreRaised(decode(answer.value, type=str))
             return None if answer.outcome is Outcome.REFUSED else decode(answer.value, type=kind)

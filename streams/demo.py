@@ -100,7 +100,7 @@ class Demo:
             running = worker.await_ready(
                 lambda doing: show(Frame(doing, time.monotonic() - self._began, total, 0, 0))
             )
-            sql = SqlClient(running.http_url)
+            sql = SqlClient(running.http_url, token=self._settings.http_token)
             watch = Watch(worker.health, sql, self._items, self._shoppers, self._began)
             broker = BrokerAddress.at(running.broker)
             self._announce(broker, watch, show)
@@ -233,12 +233,15 @@ class Demo:
             "item_id": item,
             "ts": self._events[-1].ts + 60_000,  # the shop's clock, not ours
         }
+        has_token = bool(self._settings.http_token)
+        shown = '-H "Authorization: Bearer $FRESHREC_HTTP_TOKEN" ' if has_token else ""
         self._say_lines(
             "Everything stays up until Ctrl-C. In another terminal:",
             f"freshrec recommend {user}",
             f"freshrec produce --event '{json.dumps(event)}'",
             f"freshrec recommend {user}    # changed by that purchase of {self._items[item].title}",
-            f'curl {worker.running.http_url} --data "SELECT * FROM live_metrics FORMAT Pretty"',
+            f"curl {shown}{worker.running.http_url} --data"
+            ' "SELECT * FROM live_metrics FORMAT Pretty"',
         )
 
     def farewell(self) -> None:

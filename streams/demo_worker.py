@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -10,15 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from infra.access import place
 from infra.children import end_with_parent
 from infra.settings import Settings
 from infra.warehouse import WarehouseError, connect
+from streams.sql_client import worker_health
 from streams.status import Running
 
 MARK = "demo.json"  # in the state folder: these brokers' events are the demo's own
@@ -80,6 +79,7 @@ class DemoWorker:
     def __init__(self, settings: Settings, log: Path) -> None:
         self._state = settings.state.absolute()
         self._http = _free_address(settings)
+        self._token = settings.http_token  # the child reads the same setting
         self._shutdown_s = settings.shutdown_s
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -128,7 +128,7 @@ class DemoWorker:
             running = Running.load(self._state)
             health: dict[str, Any] = {}
             if running and self._process and running.pid == self._process.pid:
-                health = _health(running)
+                health = worker_health(running.http_url, self._token)
                 if health.get("status") == "ok":
                     self._mark(running)
                     self.running = running
@@ -139,7 +139,7 @@ class DemoWorker:
 
     def health(self) -> dict[str, Any]:
         """The worker's /health; empty if it does not answer."""
-        return _health(self.running)
+        return worker_health(self.running.http_url, self._token)
 
     def wait(self) -> None:
         """Until the worker ends, or Ctrl-C."""
@@ -161,18 +161,6 @@ class DemoWorker:
         (self._state / MARK).write_text(json.dumps({"brokers": [running.cluster_id]}) + "\n")
 
 
-def _health(running: Running) -> dict[str, Any]:
-    try:
-        with urllib.request.urlopen(f"{running.http_url}/health", timeout=5) as answer:
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:  # 503: it says what it is doing
-        with contextlib.suppress(ValueError):
-            return dict(json.load(error))
-    except OSError:
-        pass
-    return {}
-
-
 def _free_address(settings: Settings) -> str:
     """The configured HTTP address, or a free port if something listens there already."""
     host, port = settings.http_host, settings.http_port
@@ -182,4 +170,4 @@ def _free_address(settings: Settings) -> str:
             probe.bind((host, port))
         except OSError:
             port = 0
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return place(host, port)

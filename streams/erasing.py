@@ -22,6 +22,7 @@ from infra.erasing import Erasure, Forget
 from infra.erasures import Erasures
 from infra.log import get_log
 from infra.warehouse_types import Warehouse
+from online.told import SHADOW
 from streams.keeping import Keeper
 from streams.patience import Patience
 from streams.producer import Producer
@@ -49,7 +50,9 @@ def release_forgotten(core: Holds, erasures: Erasures) -> int:
 
     Their histories are read again, from the `forget` on, when they are back.
     """
-    forgotten = list(erasures.moments(core.held())) if erasures.any else []
+    held = core.held() if erasures.any else []
+    names = erasures.moments({name.removeprefix(SHADOW) for name in held})
+    forgotten = [name for name in held if name.removeprefix(SHADOW) in names]
     if forgotten:
         core.release(forgotten)
     return len(forgotten)

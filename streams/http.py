@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from infra.access import from_here, place
+from infra.http_access import Gate, is_trusted
 from infra.log import get_log
 from streams.status import Prometheus, Status
 
@@ -17,12 +19,20 @@ class HttpError(RuntimeError):
 
 
 class HttpServer:
-    """Serves from `start` to `stop`. `add_sql(app)` adds the warehouse's own routes."""
+    """Serves from `start` to `stop`. `add_sql(app)` adds the warehouse's own routes.
 
-    def __init__(self, status: Status, add_sql: Callable[[web.Application], None] | None) -> None:
+    With a token, whoever asks must show it.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        add_sql: Callable[[web.Application], None] | None,
+        token: str = "",
+    ) -> None:
         self._status = status
         self._prometheus = Prometheus(status)
-        app = web.Application(client_max_size=1 << 20)
+        app = web.Application(client_max_size=1 << 20, middlewares=[Gate(token).middleware()])
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics)
         if add_sql is not None:
@@ -30,7 +40,10 @@ class HttpServer:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
 
     async def start(self, host: str, port: int) -> str:
-        """Listen; return `host:port` (port 0 takes a free one). Raises HttpError."""
+        """Listen; return `host:port` for clients here (port 0 takes a free one).
+
+        Raises HttpError.
+        """
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         try:
@@ -38,18 +51,20 @@ class HttpServer:
         except OSError as error:
             await self._runner.cleanup()
             raise HttpError(
-                f"FRESHREC_HTTP={host}:{port} cannot be used ({error.strerror}): stop what "
+                f"FRESHREC_HTTP={place(host, port)} cannot be used ({error.strerror}): stop what "
                 "listens there, or set another port (0: a free one)"
             ) from None
-        address = self._runner.addresses[0]
-        log.info("http_started", url=f"http://{address[0]}:{address[1]}")
-        return f"{address[0]}:{address[1]}"
+        bound = self._runner.addresses[0]
+        log.info("http_started", url=f"http://{place(bound[0], bound[1])}")
+        return place(from_here(bound[0]), bound[1])
 
     async def stop(self) -> None:
         await self._runner.cleanup()
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, request: web.Request) -> web.Response:
         health = self._status.health()
+        if not is_trusted(request):  # probes of containers carry no token, and need one word
+            health = {"status": health["status"]}
         return web.json_response(health, status=200 if health["status"] == "ok" else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from infra.checkpoints import FORMAT, About, Checkpoints, CheckpointsError, Mark
 from infra.log import get_log
@@ -33,6 +33,7 @@ AFTER_A_FAULT_S = 30.0
 LOOK_S = 0.1
 FIRST_S = 120.0
 ASKED_SPARING = 5.0  # the same for states that are asked for, to forget somebody
+ABANDONED_S = 600.0  # a state that is not finished by then never will be
 MOST_HELD = 100_000  # messages that are written, and not acknowledged
 
 
@@ -40,6 +41,15 @@ class Keeps(Protocol):
     """A core whose state can be kept: `streams.core_process.CoreProcess`."""
 
     def keep(self, folder: Path) -> list[str]: ...
+
+
+class Position(NamedTuple):
+    """Where a worker is."""
+
+    batch: int  # the newest in the journal
+    offsets: dict[str, int]  # by topic/partition of what it reads, the next one
+    heard: dict[int, int]  # by shard, the newest batch that it heard of
+    updates: dict[int, int]  # by partition of `model-updates`, the next offset
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,9 @@ class Origin:
     broker_id: str
     settings: dict[str, Any]
 
-    def about(self, shard: int, batch: int, offsets: dict[str, int], events: int) -> About:
-        return About(FORMAT, self.version, shard, batch, self.broker_id, dict(offsets), events,
-                     {}, self.settings)  # fmt: skip
+    def about(self, shard: int, at: Position, events: int) -> About:
+        return About(FORMAT, self.version, shard, at.batch, self.broker_id, at.offsets, events,
+                     {}, self.settings, at.heard, at.updates)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -93,20 +103,20 @@ def notes_of(folder: Path, parts: list[str]) -> dict[str, Note]:
 
 
 def keep_first(
-    core: Keeps, checkpoints: Checkpoints, origin: Origin, batch: int, events: int
+    core: Keeps, checkpoints: Checkpoints, origin: Origin, at: Position, events: int
 ) -> None:
     """Keep a state before anything is taken: marks mean nothing without one. Waits for it.
 
     Raises CheckpointsError.
     """
-    folder = checkpoints.begin(batch)
+    folder = checkpoints.begin()
     parts = core.keep(folder)
     deadline = time.monotonic() + FIRST_S
     while not (notes := notes_of(folder, parts)):
         if time.monotonic() > deadline:
             raise CheckpointsError(f"the checkpoint {folder} was not written in {FIRST_S:g} s")
         time.sleep(0.02)
-    about = origin.about(checkpoints.shard, batch, {}, events)
+    about = origin.about(checkpoints.shard, at, events)
     about.parts = {name: note.digest for name, note in notes.items()}
     checkpoints.commit(folder, about)
 
@@ -119,10 +129,10 @@ class Keeper:
 
     def __init__(
         self, checkpoints: Checkpoints | None, core: Keeps | None, status: Status, origin: Origin,
-        every_s: float, every_events: int = 15_000, events: int = 0, written: int = 0,
+        every_s: float, every_events: int = 15_000, events: int = 0, batch: int = 0,
     ) -> None:  # fmt: skip
-        """every_s: between marks; every_events: between states; events: learned before; written:
-        the newest batch whose rows are all there."""
+        """every_s: between marks; every_events: between states; events: learned before, up to that
+        batch, all of which is written."""
         self._checkpoints = checkpoints
         self._core = core
         self._status = status
@@ -136,7 +146,7 @@ class Keeper:
         self._room.set()
         self._hurry = asyncio.Event()
         self._offsets: dict[str, int] = {}
-        self._written = written  # number of the newest batch whose rows are all there
+        self._written = batch  # number of the newest batch whose rows are all there
         self._events, self._since = events, 0  # learned in all, and since the newest state
         self._growing: Growing | None = None
         self._not_before = self._asked_not_before = 0.0
@@ -197,6 +207,10 @@ class Keeper:
         self._events += events
         self._since += events
 
+    def heard(self, events: int) -> None:
+        """So many events of other workers count in the core's state."""
+        self._since += events
+
     def due(self) -> bool:
         """Should the core's state be kept now? If so, call `begin` between two batches."""
         now = time.monotonic()
@@ -209,11 +223,14 @@ class Keeper:
         old = now - self._newest > LONGEST_S and self._since > 0
         return self._since >= self._every_events or old
 
-    def begin(self, batch: int, offsets: dict[str, int]) -> None:
-        """Have the core's state after `batch` kept; nothing may be under way. In a thread."""
+    def begin(self, at: Position) -> None:
+        """Have the core's state kept, which is that at this position. Nothing may be under way.
+
+        Blocks: to be called in a thread.
+        """
         assert self._checkpoints is not None and self._core is not None
         try:
-            folder = self._checkpoints.begin(batch)
+            folder = self._checkpoints.begin()
         except CheckpointsError as fault:
             self._failed(str(fault), None)
             return
@@ -224,7 +241,7 @@ class Keeper:
         if not parts:
             self._checkpoints.abandon(folder)
             return
-        about = self._origin.about(self._checkpoints.shard, batch, offsets, self._events)
+        about = self._origin.about(self._checkpoints.shard, at, self._events)
         self._since, self._asked, self._begun = 0, False, self._begun + 1
         self._growing = Growing(about, folder, parts, pause_s)
 
@@ -258,6 +275,9 @@ class Keeper:
             return
         if notes:
             await self._commit(growing, notes)
+        elif time.monotonic() - growing.began > ABANDONED_S:  # whoever wrote it is gone
+            self._growing = None
+            self._failed(f"{growing.folder} was never finished", growing.folder)
 
     async def _commit(self, growing: Growing, notes: dict[str, Note]) -> None:
         assert self._checkpoints is not None
@@ -289,7 +309,7 @@ class Keeper:
         if folder is not None and self._checkpoints is not None:
             self._checkpoints.abandon(folder)
 
-    async def last(self, batch: int, offsets: dict[str, int], within_s: float) -> None:
+    async def last(self, at: Position, within_s: float) -> None:
         """Keep one more state, if anything was learned since the newest; then nothing more.
 
         Call when everything is written and acknowledged.
@@ -304,9 +324,7 @@ class Keeper:
                 if begun:
                     return
                 begun = True
-                await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self.begin, batch, offsets
-                )
+                await asyncio.get_running_loop().run_in_executor(self._thread, self.begin, at)
             await asyncio.sleep(0.02)
         log.warning("last_state_not_kept", cure="the next start goes on from the journal")
 

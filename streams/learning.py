@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from infra.erasures import Erasures
 from infra.log import get_log
@@ -21,6 +21,9 @@ from streams.ahead import AtOnce, TakesAhead
 from streams.codec import Fault, decode_event, decode_item, encode, unquoted
 from streams.core_process import CoreLost, CoreRaised
 from streams.recall import Recall
+
+if TYPE_CHECKING:
+    from streams.sharing import Heard, Hears
 
 log = get_log("learning")
 
@@ -151,6 +154,21 @@ class Learner:
             return ready.learned
         step = self._tried(ready, self._line.receive)
         return None if step is None else self._settle(ready, step)
+
+    @property
+    def attentive(self) -> bool:
+        """May the core be told of more, before it has answered something?"""
+        return getattr(self.core, "attentive", True)
+
+    def hear(self, heard: Heard, records: list[tuple[int, int, bytes]]) -> None:
+        """Tell the core what other workers told."""
+        if not self.attentive:
+            self.core.missing([])  # its answer says that it has heard all
+        heard.apply(cast("Hears", self.core), records)
+
+    def drop_users(self) -> None:
+        """Hold nobody any more; nothing may be under way."""
+        cast(Any, self.core).drop_users()
 
     def journalled(self, learned: Learned) -> None:
         """The events of this batch, and of all before it, are in the warehouse."""

@@ -22,9 +22,10 @@ from typing import NamedTuple, TypeVar
 from infra.log import get_log
 from infra.rows import SHARD_MASK, BatchId, next_batch
 from streams.inbox import Inbox, Taken
-from streams.keeping import Held, Keeper
+from streams.keeping import Held, Keeper, Position
 from streams.learning import Learned, Learner, Message, Poisoned, Prepared
 from streams.patience import Patience, in_thread
+from streams.sharing import Sharing
 from streams.status import Status
 from streams.topics import EVENTS, ITEMS
 from streams.waiting import Waiting
@@ -42,6 +43,23 @@ REST_S_EACH = 0.0003  # for each event that was written, within these bounds
 SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.15
 
 T = TypeVar("T")
+
+
+class Ready(NamedTuple):
+    """Messages to learn; `prepared` None: announcements."""
+
+    taken: Taken
+    prepared: Prepared | None
+
+
+class Overheard(NamedTuple):
+    """What other workers told: partition, offset and value of each record."""
+
+    records: list[tuple[int, int, bytes]]
+
+
+class Handed(NamedTuple):
+    """Users came to us whom others have served since: the core must hold nobody."""
 
 
 class Sent(NamedTuple):
@@ -66,6 +84,7 @@ class Pipeline:
         broker_id: str,
         batch: int = 512,
         last_batch: int = 0,
+        sharing: Sharing | None = None,
     ) -> None:
         """last_batch: the number of the journal's newest; its last bits name our shard."""
         self._learner = learner
@@ -82,13 +101,16 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._idle.set()
         self._queue = Waiting(WAITING)  # `join` waits until all of it is journalled
-        self._ready: asyncio.Queue[tuple[Taken, Prepared | None]] = asyncio.Queue(1)
+        self._ready: asyncio.Queue[Ready | Overheard | Handed] = asyncio.Queue(1)
+        self._sharing = sharing
+        self._untold: asyncio.Queue[Work] = asyncio.Queue()  # `_later` has them too: that bounds it
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._learning = ThreadPoolExecutor(1, "learn")
         self._writing = ThreadPoolExecutor(1, "write")
         self._later = Waiting(WAITING_LATER)
         self._writing_later = ThreadPoolExecutor(1, "write-later")
         self.journalled: Callable[[Work], None] = lambda work: None
+        self._telling = ThreadPoolExecutor(1, "tell")
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -100,6 +122,11 @@ class Pipeline:
             asyncio.create_task(self._write_later(), name="write_later"),
             asyncio.create_task(self._keep(), name="keep"),
         ]
+        if self._sharing is not None:
+            self._tasks += [
+                asyncio.create_task(self._tell_all(self._sharing), name="tell"),
+                asyncio.create_task(self._listen(self._sharing), name="listen"),
+            ]
 
     async def take(self, messages: list[Message], written: Callable[[], None]) -> None:
         """Take messages of one topic (in order, not more than a batch); waits while busy.
@@ -128,11 +155,25 @@ class Pipeline:
     async def wake(self) -> None:
         """Let the core's thread look around, though nothing comes: it is given an empty batch."""
         if self._ready.empty() and not self._sent:
-            await self._ready.put((Taken(EVENTS, [], []), Prepared()))
+            await self._ready.put(Ready(Taken(EVENTS, [], []), Prepared()))
 
     async def keep_last(self, within_s: float) -> None:
         """Keep the core's state once more, when everything is written: the next start is quick."""
-        await self._keeper.last(self._last_batch, self._offsets, within_s)
+        await self._keeper.last(self._position(), within_s)
+
+    def _position(self) -> Position:
+        """Where we are in the journal, in the log, and in what others told."""
+        heard = self._sharing.heard if self._sharing is not None else None
+        return Position(
+            self._last_batch,
+            dict(self._offsets),
+            dict(heard.batches) if heard else {},
+            dict(heard.offsets) if heard else {},
+        )
+
+    async def handed(self) -> None:
+        """Partitions came to us that others have served since."""
+        await self._ready.put(Handed())
 
     async def stop(self) -> None:
         """Stop writing at once; `drain` first. What is unwritten was not acknowledged."""
@@ -143,6 +184,9 @@ class Pipeline:
         self._learning.shutdown(wait=False, cancel_futures=True)
         self._writing.shutdown(wait=False, cancel_futures=True)
         self._writing_later.shutdown(wait=False, cancel_futures=True)
+        self._telling.shutdown(wait=False, cancel_futures=True)
+        if self._sharing is not None:
+            self._sharing.listener.close()
         self._keeper.stop()
 
     def fail(self, error: BaseException) -> None:
@@ -160,7 +204,7 @@ class Pipeline:
                 if taken.topic != ITEMS:
                     prepare = partial(self._learner.prepare, taken.messages)
                     ready = await self._persist("prepare", prepare, self._preparing)
-                await self._ready.put((taken, ready))
+                await self._ready.put(Ready(taken, ready))
         except Exception as error:
             self.fail(error)
 
@@ -171,19 +215,35 @@ class Pipeline:
             while True:
                 if self._keeper.due():
                     await self._receive_all()
-                    begin = partial(self._keeper.begin, self._last_batch, self._offsets)
+                    begin = partial(self._keeper.begin, self._position())
                     await in_thread(self._learning, begin)
                 if sent and (len(sent) == self._learner.ahead or self._ready.empty()):
                     await self._receive()
                     continue
-                taken, ready = await self._ready.get()
-                if ready is not None:
-                    await self._send(Sent(taken, ready))
-                    continue
-                await self._receive_all()
-                await self._hand_on(taken, await self._announced(taken.messages))
+                await self._take_up(await self._ready.get())
         except Exception as error:
             self.fail(error)
+
+    async def _take_up(self, what: Ready | Overheard | Handed) -> None:
+        if isinstance(what, Overheard):
+            await self._hear(what)
+        elif isinstance(what, Handed):
+            await self._receive_all()
+            await in_thread(self._learning, self._learner.drop_users)
+        elif what.prepared is not None:
+            await self._send(Sent(what.taken, what.prepared))
+        else:
+            await self._receive_all()
+            await self._hand_on(what.taken, await self._announced(what.taken.messages))
+
+    async def _hear(self, what: Overheard) -> None:
+        assert self._sharing is not None
+        if not self._learner.attentive:
+            await self._receive_all()
+        heard = self._sharing.heard
+        before = heard.events
+        await in_thread(self._learning, partial(self._learner.hear, heard, what.records))
+        self._keeper.heard(heard.events - before)
 
     async def _send(self, one: Sent) -> None:
         try:
@@ -272,6 +332,8 @@ class Pipeline:
                     self.journalled(work)
                     self._queue.task_done()
                 for work in works:
+                    if self._sharing is not None:
+                        self._untold.put_nowait(work)
                     await self._later.put(work)
         except Exception as error:
             self.fail(error)  # what is not done stays so: `drain` must not believe otherwise
@@ -285,7 +347,35 @@ class Pipeline:
                 works += self._later.get_all()
                 await self._written(works, LATER, self._writing_later)
                 for work in works:
+                    if self._sharing is not None:
+                        await work.told.wait()
                     await self._keeper.wrote(self._held(work))
+        except Exception as error:
+            self.fail(error)
+
+    async def _tell_all(self, sharing: Sharing) -> None:
+        """Tell the others what is journalled."""
+        try:
+            while True:
+                works = [await self._untold.get()]
+                while not self._untold.empty():
+                    works.append(self._untold.get_nowait())
+                tell = partial(sharing.speaker.tell, works)
+                await self._persist("tell", tell, self._telling)
+                for work in works:
+                    work.told.set()
+        except Exception as error:
+            self.fail(error)
+
+    async def _listen(self, sharing: Sharing) -> None:
+        """Take in what the others tell, as fast as the core takes it."""
+        patience = Patience(self._status, "broker")
+        listener = sharing.listener
+        try:
+            while True:
+                records = await patience.until_answered("listen", listener.poll, listener.thread)
+                if records:
+                    await self._ready.put(Overheard(records))
         except Exception as error:
             self.fail(error)
 

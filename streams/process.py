@@ -8,9 +8,11 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from infra.log import get_log
 from streams.status import Running
@@ -75,6 +77,13 @@ class Ending:
             self._last_resort = threading.Timer(self._within_s, _end_process)
             self._last_resort.daemon = True
             self._last_resort.start()
+
+
+def begin_again() -> NoReturn:
+    """Run the same command in this process anew. Close everything first."""
+    log.warning("beginning_again", pid=os.getpid())
+    command = [word for word in sys.orig_argv if word != "--fresh"]
+    os.execv(sys.executable, [sys.executable, *command[1:]])
 
 
 def spare_garbage_collection() -> None:

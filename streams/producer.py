@@ -13,7 +13,7 @@ from infra.address import BrokerAddress
 from infra.log import get_log
 from online.events import Event, Item
 from streams.codec import encode
-from streams.topics import EVENTS, ITEMS, BrokerUnreachable
+from streams.topics import EVENTS, ITEMS, BrokerUnreachable, refuse, unreachable
 
 log = get_log("producer")
 
@@ -166,6 +166,7 @@ class ItemProducer(Producer):
 def _connect(
     broker: BrokerAddress, delivery_timeout_s: float, options: dict[str, Any]
 ) -> KafkaProducer:
+    refuse(broker)
     timeout_ms = int(delivery_timeout_s * 1000)
     wanted: dict[str, Any] = {
         **broker.client_options(),
@@ -186,7 +187,5 @@ def _connect(
             log.warning("no_idempotence", broker=str(broker), reason=str(error))
             return KafkaProducer(enable_idempotence=False, **wanted)
     except (KafkaError, OSError) as error:
-        raise BrokerUnreachable(
-            f"no Kafka broker answers at {broker} ({type(error).__name__}: {error}): start it, "
-            "correct FRESHREC_BROKER, or start `freshrec up`"
-        ) from error
+        cure = "start it, correct FRESHREC_BROKER, or start `freshrec up`"
+        raise unreachable(broker, error, cure) from None

@@ -47,7 +47,7 @@ def open_reader(settings: Settings) -> Reader:
     url = _existing(settings)
     running = Running.load(settings.state)
     if running is not None and url.startswith("chdb:"):
-        return HttpReader(running.http_url)
+        return HttpReader(running.http_url, settings.http_token)
     warehouse = connect(url)
     if url.startswith("chdb:"):
         return EmbeddedReader(warehouse)
@@ -69,8 +69,8 @@ def _existing(settings: Settings) -> str:
 class HttpReader:
     """Asks a running worker."""
 
-    def __init__(self, url: str) -> None:
-        self._client = SqlClient(url, timeout_s=60.0)
+    def __init__(self, url: str, token: str = "") -> None:
+        self._client = SqlClient(url, timeout_s=60.0, token=token)
 
     def answer(self, sql: str, **parameters: Any) -> Answer:
         return _read_compact(self._client.text(sql, "JSONCompact", **parameters))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -40,6 +40,10 @@ _JOURNALLED = """SELECT DISTINCT offset FROM {table}
 WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
     AND offset >= %(first)s"""
 
+_SERVED = """SELECT bitAnd(batch, %(mask)s) AS shard, max(batch) FROM events
+WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
+GROUP BY shard"""
+
 _COUNT = """SELECT count() FROM events
 WHERE batch > %(after)s AND bitAnd(batch, %(mask)s) = %(shard)s"""
 
@@ -58,6 +62,8 @@ ORDER BY batch, batch_pos LIMIT 1 BY batch, batch_pos LIMIT %(limit)s"""
 _JOURNAL = """SELECT batch, pos, kind, body FROM journal
 WHERE shard = %(shard)s AND (batch > %(batch)s OR (batch = %(batch)s AND pos > %(position)s))
 ORDER BY batch, pos LIMIT 1 BY batch, kind, pos LIMIT %(limit)s"""
+
+_SHARDS = """SELECT bitAnd(batch, %(mask)s) AS shard, max(batch) FROM events GROUP BY shard"""
 
 _LAST = "SELECT max(batch) FROM {table}"
 
@@ -81,13 +87,25 @@ class Entry:
     announced: list[Item | str] = field(default_factory=list)  # a string: withdrawn
 
 
-def journalled(warehouse: Warehouse, topic: str, partition: int, first: int) -> set[int]:
-    """Offsets from `first` on of this broker's partition that are in the journal."""
+class Journalled(NamedTuple):
+    """What the journal knows of a partition that came to us."""
+
+    offsets: set[int]  # from the first one on that is delivered again
+    elsewhere: bool  # was it served by another shard since we served it?
+
+
+def journalled(
+    warehouse: Warehouse, shard: int, topic: str, partition: int, first: int
+) -> Journalled:
+    """Offsets from `first` on of this broker's partition that are in the journal; and whose."""
     place = {"broker": warehouse.broker_id, "topic": topic, "partition": partition}
     given = {**place, "first": first}
     tables = ("events", "erasures")
     rows = [warehouse.query(_JOURNALLED.format(table=table), given).rows for table in tables]
-    return {offset for (offset,) in itertools.chain.from_iterable(rows)}
+    offsets = {offset for (offset,) in itertools.chain.from_iterable(rows)}
+    newest = dict(warehouse.query(_SERVED, {**place, "mask": SHARD_MASK}).rows)
+    ours = newest.pop(shard, -1)
+    return Journalled(offsets, any(n > ours for n in newest.values()))
 
 
 class Recovery:
@@ -137,6 +155,11 @@ class Recovery:
         """The highest number in the journal, 0 without any: numbering goes on from there."""
         tables = ("events", "journal")
         return max(int(self._query(_LAST.format(table=t))[0][0] or 0) for t in tables)
+
+    def newest_of_shards(self) -> dict[int, int]:
+        """By shard, the newest batch that it journalled."""
+        rows = self._query(_SHARDS, mask=SHARD_MASK)
+        return {int(shard): int(batch) for shard, batch in rows}
 
     def _step_all(
         self, entries: Iterator[Entry], total: int,

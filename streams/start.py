@@ -19,10 +19,11 @@ from online.core import RecommenderConfig
 from online.step import Step
 from streams.core_process import CoreProcess, CoreRaised
 from streams.erasing import release_forgotten
-from streams.keeping import Origin, keep_first
+from streams.keeping import Origin, Position, keep_first
 from streams.learning import Learned
 from streams.process import StateError
 from streams.recovery import Entry, Recovery
+from streams.sharing import Speaker
 from streams.status import Status
 from streams.writing import LATER, SOON, Group, Work, Writer
 
@@ -36,7 +37,7 @@ class Started:
     """A core that is ready for the next event."""
 
     core: CoreProcess
-    last_batch: int  # the newest number in the journal, with our shard in its last bits
+    at: Position
     events: int  # that the core has learned
     released: int  # users who were in the state, and had been forgotten since
 
@@ -46,10 +47,12 @@ class Start:
 
     def __init__(
         self, settings: Settings, config: RecommenderConfig, make: Callable[..., CoreProcess],
-        warehouse: Warehouse, checkpoints: Checkpoints, status: Status,
-        stopping: Callable[[], bool], erasures: Erasures,
+        warehouse: Warehouse, checkpoints: Checkpoints, status: Status, writer: Writer,
+        speaker: Speaker | None, stopping: Callable[[], bool], erasures: Erasures,
     ) -> None:  # fmt: skip
         """make: of a core from its configuration."""
+        self._writer = writer
+        self._speaker = speaker
         self._settings = settings
         self._config = config
         self._make = make
@@ -73,18 +76,20 @@ class Start:
     # -- the newest state --------------------------------------------------------------------
 
     def _resumed(self) -> tuple[CoreProcess, About | None]:
-        passed_over: list[str] = []
+        passed_over: dict[Path, str] = {}
         for folder in self._checkpoints.states():
             try:
                 about = about_state(folder)
                 core = self._resume(folder, about)
             except (Damaged, CoreRaised) as fault:
-                passed_over.append(str(fault))
+                passed_over[folder] = str(fault)
                 log.warning("state_passed_over", state=folder.name, why=str(fault))
                 continue
+            for damaged in passed_over:
+                self._checkpoints.put_by(damaged)
             return core, about
         if self._checkpoints.used:
-            why = "; ".join(passed_over) or "there is a mark, and no state"
+            why = "; ".join(passed_over.values()) or "there is a mark, and no state"
             raise StateError(
                 f"the checkpoints in {self._checkpoints.folder} cannot be used ({why}): put back a "
                 "copy of that folder; or start once with --fresh: then they are set aside, and "
@@ -135,13 +140,25 @@ class Start:
                 log.warning("no_checkpoint", why=why, events=recovery.events)
         else:
             self._tail(recovery, about)
-        last = recovery.last_batch() & ~SHARD_MASK | self._checkpoints.shard
-        events = recovery.events + (about.events if about else 0)
-        if about is None and not self._stopping():
+        started = Started(core, self._position(recovery, about), recovery.events, self._released)
+        if about is not None:
+            started.events += about.events
+        elif not self._stopping():
+            if recovery.events:
+                core.join()
             self._status.detail = "writing the first checkpoint"
             made = origin(self._settings, self._config, self._warehouse.broker_id)
-            keep_first(core, self._checkpoints, made, last, events)
-        return Started(core, last, events, self._released)
+            keep_first(core, self._checkpoints, made, started.at, started.events)
+        return started
+
+    def _position(self, recovery: Recovery, about: About | None) -> Position:
+        last = recovery.last_batch() & ~SHARD_MASK | self._checkpoints.shard
+        if about is None:  # the journal told what all have learned
+            return Position(last, {}, recovery.newest_of_shards() if recovery.events else {}, {})
+        same = about.broker_id == self._warehouse.broker_id
+        return Position(
+            last, about.offsets if same else {}, about.heard, about.updates if same else {}
+        )
 
     def _announce(self, core: CoreProcess) -> None:
         self._status.detail = "reading the catalogue"
@@ -155,7 +172,6 @@ class Start:
             log.warning("no_mark", cure="none needed: rows since the state are written again")
         unmarked = max(mark.batch if mark else 0, about.batch)
         works: list[Work] = []
-        writer = Writer(self._warehouse)
 
         def write(entry: Entry, step: Step) -> None:
             step = replace(step, turns=entry.turns)
@@ -165,7 +181,9 @@ class Start:
 
         def flush() -> None:
             if works:
-                writer.write(Group(list(works), (*SOON, *LATER)))
+                self._writer.write(Group(list(works), (*SOON, *LATER)))
+                if self._speaker is not None:
+                    self._speaker.tell(works)
                 works.clear()
 
         recovery.tail(about.shard, about.batch, unmarked, write)

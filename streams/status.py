@@ -38,6 +38,7 @@ class Status:
         self._kept_at: float | None = None
         self.lag: Callable[[], dict[str, int]] = dict
         self.quality: Callable[[], dict[str, Any]] = dict
+        self.sharing: Callable[[], dict[str, Any]] = dict
         self.taken = self.events = self.duplicates = self.rejects = self.items = 0
         self.slates = self.batches = self.other_keys = self.redelivered = 0
         self.erasures = {"pending": 0, "done": 0}
@@ -133,6 +134,7 @@ class Status:
                 name: {"p50": _share(spent, 50, 1e3), "p99": _share(spent, 99, 1e3)}
                 for name, spent in self._stages.items()
             },
+            "sharing": self.sharing(),
             "quality": self.quality(),
         }
 
@@ -180,6 +182,10 @@ class Prometheus:
             yield CounterMetricFamily(f"freshrec_{name}", meaning, value=getattr(status, name))
         up = float(health["status"] == "ok")
         yield GaugeMetricFamily("freshrec_healthy", "1 when everything works", value=up)
+        away = GaugeMetricFamily("freshrec_away", "1 while it does not answer", labels=["part"])
+        for part in ("broker", "warehouse", "checkpoints"):
+            away.add_metric([part], float(health[part]["status"] == "away"))
+        yield away
         rate = health["events_per_second"]
         yield GaugeMetricFamily("freshrec_events_per_second", "events written a second", value=rate)
         lag = GaugeMetricFamily(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import NamedTuple
 
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from infra.address import BrokerAddress
 from infra.log import get_log
+from streams.refusal import why_refused
 
 log = get_log("topics")
 
@@ -18,12 +20,52 @@ EVENTS = "events"  # key: user_id
 ITEMS = "items"  # key: item_id, compacted
 RECOMMENDATIONS = "recommendations"  # key: user_id, compacted
 DEAD_LETTERS = "dead-letters"
-TOPICS = (EVENTS, ITEMS, RECOMMENDATIONS, DEAD_LETTERS)
+MODEL_UPDATES = "model-updates"  # key: the shard that speaks; see streams.updates
+TOPICS = (EVENTS, ITEMS, RECOMMENDATIONS, DEAD_LETTERS, MODEL_UPDATES)
+UPDATES_KEPT_MS = 24 * 3_600_000  # a worker that was away for longer misses what others learned
 COMPACTED = frozenset({ITEMS, RECOMMENDATIONS})
+
+
+LOOK_MS = 2_000
+MISSING = 3  # Kafka's UNKNOWN_TOPIC_OR_PARTITION
+
+
+class Log(NamedTuple):
+    """What offsets belong to: the topic `events` of one cluster, until one of them is made anew."""
+
+    id: str
+    partitions: dict[str, int]  # of each topic that is there
 
 
 class BrokerUnreachable(RuntimeError):
     """No broker answers; the message names the address and the cure."""
+
+
+class BrokerRefusal(BrokerUnreachable):
+    """A broker is there, and does not let us in (or we do not trust it): waiting does not help."""
+
+
+def refuse(broker: BrokerAddress) -> None:
+    """Raises BrokerRefusal or BrokerUnreachable if TLS or the login fails; nothing if all is well.
+
+    A broker that is away is left to the client, which waits for it.
+    """
+    if broker.security_protocol == "PLAINTEXT":
+        return
+    refused = why_refused(broker)
+    if refused is not None:
+        kind = BrokerRefusal if refused.final else BrokerUnreachable
+        raise kind(f"{broker}: {refused.reason}")
+
+
+def unreachable(broker: BrokerAddress, error: Exception, cure: str) -> BrokerUnreachable:
+    """The exception for a client that could not connect."""
+    refused = why_refused(broker)
+    if refused is not None:
+        return BrokerUnreachable(f"{broker}: {refused.reason}")
+    return BrokerUnreachable(
+        f"no Kafka broker answers at {broker} ({type(error).__name__}: {error}): {cure}"
+    )
 
 
 def ensure_topics(
@@ -57,22 +99,31 @@ def ensure_topics(
 
 def connect_admin(broker: BrokerAddress, timeout_ms: int = 5_000) -> KafkaAdminClient:
     """kafka-python's admin client. Raises BrokerUnreachable with the cure."""
+    refuse(broker)
     try:
         return KafkaAdminClient(**broker.client_options(), bootstrap_timeout_ms=timeout_ms)
     except (KafkaError, OSError, ValueError) as error:
-        raise BrokerUnreachable(
-            f"no Kafka broker answers at {broker} ({type(error).__name__}: {error}): start it, "
-            "correct FRESHREC_BROKER, or use FRESHREC_BROKER=embedded"
-        ) from error
+        cure = "start it, correct FRESHREC_BROKER, or use FRESHREC_BROKER=embedded"
+        raise unreachable(broker, error, cure) from None
 
 
-def cluster_id(broker: BrokerAddress) -> str:
-    """The cluster's id: offsets mean something only together with it."""
-    admin = connect_admin(broker)
+def log_of(broker: BrokerAddress) -> Log:
+    """What is there now. Raises BrokerUnreachable."""
+    admin = connect_admin(broker, LOOK_MS)
     try:
-        return str(admin.describe_cluster().get("cluster_id") or broker)
+        cluster = str(admin.describe_cluster().get("cluster_id") or broker)
+        described = {t["name"]: t for t in admin.describe_topics(list(TOPICS))}
+    except (KafkaError, OSError) as error:
+        raise BrokerUnreachable(f"{broker} does not answer: {error}") from error
     finally:
         admin.close()
+    events = described.get(EVENTS, {"error_code": MISSING})
+    if events["error_code"] not in (0, MISSING):  # its leader is being elected, say
+        raise BrokerUnreachable(f"{broker} does not know {EVENTS} now: {events['error_code']}")
+    made = "none" if events["error_code"] else str(events.get("topic_id") or "")
+    known = made.strip("0-") != ""  # older brokers give topics no ids
+    partitions = {n: len(t["partitions"]) for n, t in described.items() if not t["error_code"]}
+    return Log(f"{cluster}/{made}" if known else cluster, partitions)
 
 
 async def takes_connections(broker: BrokerAddress, timeout_s: float = 2.0) -> bool:
@@ -93,6 +144,8 @@ def _create(
     configs = {"cleanup.policy": "compact" if name in COMPACTED else "delete"}
     if name == DEAD_LETTERS:  # it must take whatever the others took, and a little more
         configs["max.message.bytes"] = str(max(2 * max_record_bytes, 2_000_000))
+    if name == MODEL_UPDATES:
+        configs |= {"retention.ms": str(UPDATES_KEPT_MS), "max.message.bytes": "2000000"}
     wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": configs}
     try:
         admin.create_topics({name: wanted})

@@ -107,8 +107,9 @@ class TrainerProcess:
             made.loss, made.skipped,
         )  # fmt: skip
 
-    def save(self, place: str) -> None:
+    def save(self, place: str) -> bool:
         self._send("save", place)  # no answer comes
+        return True
 
     def resume(self, place: str, number: int, busy: bool) -> None:
         """Raises TrainerRefused when what was saved there is no more what was written."""

@@ -27,30 +27,32 @@ from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
-from online.core import RecommenderConfig
-from online.memory import MemoryConfig
-from online.teaching import EncoderConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
+from streams.core_config import config_of
 from streams.core_process import CoreLost, CoreProcess
 from streams.erasing import Eraser
 from streams.http import HttpError, HttpServer
 from streams.keeping import Keeper
 from streams.learning import Learner
 from streams.pipeline import Pipeline
-from streams.process import Ending, StateError, claimed, spare_garbage_collection
+from streams.process import Ending, StateError, begin_again, claimed, spare_garbage_collection
 from streams.producer import Producer
 from streams.recovery import journalled
-from streams.start import Start, origin
+from streams.sharing import Heard, Listener, Sharing, Speaker
+from streams.start import Start, Started, origin
 from streams.status import Running, Status
 from streams.topics import (
     DEAD_LETTERS,
+    MODEL_UPDATES,
     RECOMMENDATIONS,
+    BrokerRefusal,
     BrokerUnreachable,
-    cluster_id,
+    Log,
     ensure_topics,
-    takes_connections,
+    log_of,
 )
+from streams.watching import BrokerWatch
 from streams.writing import Writer
 
 log = get_log("worker")
@@ -58,7 +60,7 @@ log = get_log("worker")
 PATIENCE_S = 60.0  # how long a start waits for a warehouse that does not answer
 CHECK_S = 0.2
 SWITCH_S = 0.0005  # Faust, learning and writing take turns: not 5 ms in line each time
-BROKER_CHECK_S = 3.0
+AGAIN = -1  # an exit code that only `run_up` sees
 
 T = TypeVar("T")
 EXPECTED = (StateError, BrokerError, BrokerUnreachable, CoreLost, WarehouseError, HttpError,
@@ -79,7 +81,10 @@ def run_up(settings: Settings, fresh: bool = False) -> int:
         with claimed(settings.state), _broker(settings) as (address, broker):
             sys.setswitchinterval(SWITCH_S)
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # Faust's threads too
-            return asyncio.run(Worker(settings, address, broker, fresh).run())
+            code = asyncio.run(Worker(settings, address, broker, fresh).run())
+        if code == AGAIN:
+            begin_again()
+        return code
     except EXPECTED as error:
         log.error("worker_ended", error=str(error))
     except Exception as error:
@@ -112,6 +117,7 @@ class Worker:
         self._broker = broker
         self._ending = Ending(settings.shutdown_s)
         self._status = Status()
+        self._log = Log("", {})
         self._status.broker |= {"address": str(address), "embedded": broker is not None}
 
     async def run(self) -> int:
@@ -119,7 +125,9 @@ class Worker:
         self._ending.heed_signals()
         async with contextlib.AsyncExitStack() as stack:
             warehouse = await self._open_warehouse(stack)
-            http = HttpServer(self._status, partial(add_routes, warehouse=warehouse))
+            http = HttpServer(
+                self._status, partial(add_routes, warehouse=warehouse), self._settings.http_token
+            )
             where = await http.start(self._settings.http_host, self._settings.http_port)
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
@@ -129,48 +137,52 @@ class Worker:
         settings, status = self._settings, self._status
         checkpoints = self._checkpoints(stack)
         erasures = Erasures(warehouse, erasure_key(checkpoints.root))
-        config = _config(settings)
-        start = Start(settings, config, CoreProcess, warehouse, checkpoints, status,
-                      self._ending.asked.is_set, erasures)  # fmt: skip
-        started = await asyncio.to_thread(start.begin)
-        core = started.core
-        stack.callback(core.close)
-        if self._ending.asked.is_set():
-            return 0
-        learner = Learner(core, warehouse, settings.max_record_bytes, erasures,
-                          settings.pseudonyms)  # fmt: skip
-        status.quality = lambda: learner.quality
-        with self._producers() as (letters, slates):
+        shard, shares = checkpoints.shard, settings.sharing and self._broker is None
+        config = config_of(settings, shard, shares)
+        with self._producers(shares) as (letters, slates, updates):
             writer = Writer(warehouse, letters, slates)
+            speaker = Speaker(updates, shard) if updates is not None else None
+            start = Start(settings, config, CoreProcess, warehouse, checkpoints, status, writer,
+                          speaker, self._ending.asked.is_set, erasures)  # fmt: skip
+            started = await asyncio.to_thread(start.begin)
+            core = started.core
+            stack.callback(core.close)
+            if self._ending.asked.is_set():
+                return 0
+            learner = Learner(core, warehouse, settings.max_record_bytes, erasures,
+                              settings.pseudonyms)  # fmt: skip
+            status.quality = lambda: learner.quality
             keeper = Keeper(
                 checkpoints, core, status, origin(settings, config, warehouse.broker_id),
                 settings.checkpoint_s, settings.checkpoint_events, started.events,
-                started.last_batch,
+                started.at.batch,
             )  # fmt: skip
             pipeline = Pipeline(
                 learner, writer, status, keeper, warehouse.broker_id, settings.batch,
-                started.last_batch,
+                started.at.batch, self._sharing(speaker, shard, started),
             )  # fmt: skip
             eraser = Eraser(
-                warehouse, erasures, core, keeper, pipeline.wake, status, started.last_batch,
+                warehouse, erasures, core, keeper, pipeline.wake, status, started.at.batch,
                 started.released > 0, slates,
             )  # fmt: skip
             pipeline.journalled = eraser.journalled
             app = make_app(settings, self._address)
-            learned = partial(journalled, warehouse)
+            learned = partial(journalled, warehouse, shard)
             intake = add_agents(app, settings, pipeline, status, learned)
+            watch = BrokerWatch(self._address, status, self._log)
+            intake.same_log = watch.same_log
             status.detail = "joining the consumer group"
             app.finalize()
             pipeline.start()
             spare_garbage_collection()
             await app.start()
             status.lag = intake.lag
-            watching = asyncio.create_task(self._watch_broker(intake))
+            watching = asyncio.create_task(watch.run(intake.look_ahead))
             erasing = asyncio.create_task(eraser.run(), name="erase")
             erasing.add_done_callback(partial(_ended, pipeline))
             code = 1
             try:
-                code = await self._watch(app, pipeline, intake, core)
+                code = await self._watch(app, pipeline, intake, core, watch)
                 status.state = "stopping"
                 if code == 0 and self._broker is not None:  # its log dies with us
                     await intake.read_out(settings.shutdown_s * 0.4)
@@ -182,8 +194,10 @@ class Worker:
                  duplicates=status.duplicates)  # fmt: skip
         return code
 
-    async def _watch(self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess) -> int:
-        """Until a signal (0), or until something fails (1)."""
+    async def _watch(
+        self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch
+    ) -> int:
+        """Until a signal (0), or until something fails (1), or until the log is another (AGAIN)."""
         status = self._status
         while not self._ending.asked.is_set():
             if status.state == "starting" and intake.owned.is_set():
@@ -204,25 +218,18 @@ class Worker:
             if self._broker is not None and not self._broker.alive():
                 log.error("broker_died", cure="start again; events not in the warehouse are gone")
                 return 1
+            if watch.gone:
+                app.consumer.sealed = True
+                cure = "start again" if self._broker else "none needed: it begins again"
+                log.error("log_gone", why=watch.gone, cure=cure)
+                return 1 if self._broker else AGAIN
             await asyncio.sleep(CHECK_S)
         return 0
-
-    async def _watch_broker(self, intake: Intake) -> None:
-        """Keep the broker's state in /health; Faust itself only goes on trying."""
-        status = self._status
-        while True:
-            found = "ok" if await takes_connections(self._address) else "away"
-            if found == "ok":
-                await intake.look_ahead()
-            if found != status.broker["status"]:
-                log.warning("broker_state", status=found, broker=str(self._address))
-                status.broker["status"] = found
-            await asyncio.sleep(BROKER_CHECK_S)
 
     async def _stop_app(self, app: Any, pipeline: Pipeline, code: int) -> None:
         self._ending.bound()
         await app.stop()
-        if code == 0:
+        if code != 1:
             await pipeline.keep_last(self._settings.shutdown_s * 0.3)
         await pipeline.stop()
 
@@ -241,13 +248,9 @@ class Worker:
             lambda: ensure_topics(self._address, s.partitions, s.replication, s.max_record_bytes)
         )
         self._status.broker["partitions"] = found
-        identity = (
-            self._broker.cluster_id
-            if self._broker
-            else await asyncio.to_thread(cluster_id, self._address)
-        )
-        self._status.broker["cluster_id"] = identity
-        warehouse = connect(s.warehouse_url, identity)
+        self._log = await self._patiently(lambda: log_of(self._address))
+        self._status.broker["cluster_id"] = self._log.id
+        warehouse = connect(s.warehouse_url, self._log.id)
         stack.callback(warehouse.close)
         applied = await self._patiently(warehouse.migrate)
         if applied:
@@ -260,13 +263,23 @@ class Worker:
             try:
                 return await asyncio.to_thread(call)
             except (WarehouseUnavailable, BrokerUnreachable) as error:
-                if time.monotonic() > deadline or self._ending.asked.is_set():
+                refused = isinstance(error, BrokerRefusal)
+                if refused or time.monotonic() > deadline or self._ending.asked.is_set():
                     raise
                 log.warning("not_there_yet", error=str(error))
                 await asyncio.sleep(1.0)
 
+    def _sharing(self, speaker: Speaker | None, shard: int, started: Started) -> Sharing | None:
+        if speaker is None:
+            return None
+        heard = Heard(shard, started.at.heard, started.at.updates)
+        self._status.sharing = heard.figures
+        return Sharing(speaker, Listener(self._address, heard), heard)
+
     @contextlib.contextmanager
-    def _producers(self) -> Iterator[tuple[Producer, Producer | None]]:
+    def _producers(
+        self, shares: bool
+    ) -> Iterator[tuple[Producer, Producer | None, Producer | None]]:
         room = {"max_request_size": max(2 * self._settings.max_record_bytes, 2_000_000)}
         with contextlib.ExitStack() as stack:
             letters = Producer(self._address, DEAD_LETTERS, **room)
@@ -275,7 +288,11 @@ class Worker:
             if self._settings.publish:
                 slates = Producer(self._address, RECOMMENDATIONS, **room)
                 stack.callback(slates.close, 1.0)
-            yield letters, slates
+            updates = None
+            if shares:
+                updates = Producer(self._address, MODEL_UPDATES, **room)
+                stack.callback(updates.close, 1.0)
+            yield letters, slates, updates
 
     def _save_running(self, where: str, broker_id: str, stack: contextlib.AsyncExitStack) -> None:
         embedded = self._broker is not None
@@ -288,34 +305,6 @@ def _ended(pipeline: Pipeline, erasing: asyncio.Task[None]) -> None:
     """Whoever asked to be forgotten must not wait for ever, unnoticed."""
     if not erasing.cancelled() and (error := erasing.exception()) is not None:
         pipeline.fail(error)
-
-
-# Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
-TABLES_SHARE = 0.36
-TRAINER_MB = 500  # the process that teaches the encoder: most of it is torch
-FROM_TABLES = 0.7  # of what the encoder takes; the rest was spare (measured by bench soak)
-LEAST_TABLES_MB = 120.0
-
-
-def _config(settings: Settings) -> RecommenderConfig:
-    encoder_mb = TRAINER_MB + settings.encoder_mb if settings.encoder else 0
-    return RecommenderConfig(
-        k=settings.slate,
-        seed=settings.seed,
-        exclude_seen=settings.exclude_seen,
-        memory=MemoryConfig.within(
-            max(settings.memory_mb * TABLES_SHARE - encoder_mb * FROM_TABLES, LEAST_TABLES_MB)
-        ),
-        encoder=EncoderConfig(
-            on=settings.encoder,
-            states_mb=settings.encoder_mb,
-            share=settings.encoder_share,
-            device=settings.device,
-            vectors=settings.vectors,
-            start=str(settings.encoder_from or ""),
-            wait=False,
-        ),
-    )
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Synchronous; two threads write, one the groups of SOON and one those of LATER.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Work:
     batch: BatchId
     written: list[Callable[[], None]]  # called when everything is written: they acknowledge
     offsets: dict[str, int] = field(default_factory=dict)  # by topic/partition: the next one
+    told: asyncio.Event = field(default_factory=asyncio.Event)  # other workers know
 
 
 @dataclass(slots=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from clickhouse_driver import Client
 
+from tests.certificates import Certificates
+
 _CONFIG = """<yandex>
   <logger><level>warning</level><log>{folder}/server.log</log>
     <errorlog>{folder}/error.log</errorlog></logger>
@@ -23,8 +25,14 @@ _CONFIG = """<yandex>
   <path>{folder}/store/</path><tmp_path>{folder}/tmp/</tmp_path>
   <users_config>{folder}/users.xml</users_config>
   <default_profile>default</default_profile><default_database>default</default_database>
-  <mark_cache_size>16777216</mark_cache_size><timezone>UTC</timezone>
+  <mark_cache_size>16777216</mark_cache_size><timezone>UTC</timezone>{secure}
 </yandex>"""
+_SECURE = """
+  <tcp_port_secure>{port}</tcp_port_secure>
+  <openSSL><server><certificateFile>{certificate}</certificateFile>
+    <privateKeyFile>{key}</privateKeyFile><verificationMode>none</verificationMode>
+    <loadDefaultCAFile>false</loadDefaultCAFile><disableProtocols>sslv2,sslv3</disableProtocols>
+  </server></openSSL>"""
 _USERS = """<yandex>
   <profiles><default><max_memory_usage>1000000000</max_memory_usage>
     <max_threads>2</max_threads></default></profiles>
@@ -62,14 +70,19 @@ def _free_ports(count: int) -> list[int]:
 class ClickhouseServer:
     """The child; `start` and `stop` may be called again, on the same ports and folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
+        """With `certificates` it also takes connections over TLS, on the port `tls`."""
         self.folder = folder
-        self.tcp, self.http, self.interserver = _free_ports(3)
+        self.tcp, self.http, self.interserver, self.tls = _free_ports(4)
+        secure = ""
+        if certificates is not None:
+            files = {"certificate": certificates.certificate, "key": certificates.key}
+            secure = _SECURE.format(port=self.tls, **files)
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("store", "tmp"):
             (folder / name).mkdir(parents=True)
         ports = {"tcp": self.tcp, "http": self.http, "interserver": self.interserver}
-        (folder / "config.xml").write_text(_CONFIG.format(folder=folder, **ports))
+        (folder / "config.xml").write_text(_CONFIG.format(folder=folder, secure=secure, **ports))
         (folder / "users.xml").write_text(_USERS)
 
     def url(self, database: str = "default", user: str = "default", password: str = "") -> str:
@@ -102,6 +115,14 @@ class ClickhouseServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """SIGSTOP freezes it, SIGCONT lets it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def run(self, sql: str) -> object:
         client = Client("127.0.0.1", self.tcp)

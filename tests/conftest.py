@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from infra.chdb_warehouse import ChdbWarehouse
+from tests.certificates import certificates
 from tests.clickhouse_server import clickhouse_server
 
-__all__ = ["clickhouse_server"]
+__all__ = ["certificates", "clickhouse_server"]
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from infra import settings
+from infra import chdb_reader, settings, sql_guard, sql_http
 from infra.settings import KEYS, Settings
 from infra.warehouse import Warehouse
 from online.events import Event, Item
@@ -104,6 +105,34 @@ def test_settings_are_all_described_with_their_defaults() -> None:
         read = Settings.from_env({key.name: stated}, dotenv=None)
         assert read == Settings(), f"{key.name}: {stated} is not the default"
     assert settings.PREFIX == "FRESHREC_"
+
+
+def test_every_runtime_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [re.split(r"[<>=]", line)[0] for line in project["dependencies"]]
+    text = (ROOT / "docs" / "security.md").read_text().split("## Runtime dependencies")[1]
+    described = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
+    assert sorted(described) == sorted(needed)
+
+
+def test_the_limits_that_are_documented_are_those_of_the_endpoint() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", text, re.MULTILINE))
+    limits = chdb_reader._LIMITS
+    http = sql_http
+    assert rows["rows of an answer"] == f"{limits['max_result_rows']:,}"
+    assert rows["time of a query; until an answer"] == (
+        f"{limits['max_execution_time']} s; {http.ANSWER_S:g} s"
+    )
+    memory = int(limits["max_memory_usage"]) >> 20
+    assert rows["memory of a query, its answer's text included"] == f"{memory} MB"
+    assert rows["queries at a time; waiting; how long they wait"] == (
+        f"{http.READERS}, one thread each; {http.WAITING}; {http.WAIT_S:g} s"
+    )
+    assert rows["size of a request, unpacked; of a query"] == (
+        f"{http.MAX_BODY >> 20} MB; {sql_guard.MAX_QUERY >> 10} KB"
+    )
+    assert rows["time for a request to arrive"] == f"{http.BODY_S:g} s"
 
 
 def test_records_are_described_whole() -> None:

@@ -22,6 +22,7 @@ from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.state import State
 from online.step import Metric, PastEvent, Recommendation, Slate, Step, Turn
+from online.told import Rankers, Told, Weights
 
 PATIENCE_S = 60.0
 
@@ -97,6 +98,21 @@ class NullRecommender:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def hear(self, events: list[Told]) -> None:
+        """Nothing is learned."""
+
+    def heard_rankers(self, source: int, said: Rankers) -> None:
+        """Nothing is learned."""
+
+    def adopt(self, said: Weights) -> None:
+        """Nothing is learned."""
+
+    def drop_users(self) -> None:
+        """Nothing is held."""
+
+    def join(self) -> None:
+        """Nothing is learned."""
 
     def recommend(
         self, user_id: str, now_ms: int, k: int | None = None

@@ -84,11 +84,11 @@ def _send(settings: Settings, events: list[Event]) -> tuple[list[Place], str]:
     from streams.codec import encode
     from streams.producer import Producer
     from streams.status import Running
-    from streams.topics import EVENTS, cluster_id
+    from streams.topics import EVENTS, log_of
 
     broker = broker_of(settings)
     running = Running.load(settings.state) if settings.broker.embedded else None
-    broker_id = running.cluster_id if running else cluster_id(broker)
+    broker_id = running.cluster_id if running else log_of(broker).id
     with Producer(broker, EVENTS) as producer:
         # the id as it came: workers replace it by the pseudonym, as they do in every event
         placed = [producer.send_raw(e.user_id.encode(), encode(e)) for e in events]

@@ -21,11 +21,11 @@ from online.core import RecommenderConfig
 from online.events import Event
 from online.state import State, differences
 from online.step import Step
+from streams.core_config import config_of
 from streams.core_process import CoreProcess
 from streams.producer import EventProducer
 from streams.recovery import Entry, Recovery
-from streams.topics import cluster_id, ensure_topics
-from streams.worker import _config
+from streams.topics import ensure_topics, log_of
 from tests.clickhouse_server import ClickhouseServer
 from tests.streams.worker_process import WorkerProcess
 
@@ -96,7 +96,7 @@ class Shop:
         return sent
 
     def warehouse(self) -> Warehouse:
-        return connect(self.url, cluster_id(self.address))
+        return connect(self.url, log_of(self.address).id)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -115,7 +115,7 @@ class Undisturbed:
 def undisturbed(shop: Shop, shard: int = 0, **changes: str) -> Undisturbed:
     """Step the journal from its beginning, as a worker would that nothing ever happened to."""
     environ = {f"FRESHREC_{k.upper()}": v for k, v in shop.settings(**changes).items()}
-    config: RecommenderConfig = _config(Settings.from_env(environ, dotenv=None))
+    config: RecommenderConfig = config_of(Settings.from_env(environ, dotenv=None))
     core = CoreProcess(config)
     warehouse = shop.warehouse()
     slates: dict[str, tuple[str, list[str]]] = {}
@@ -143,10 +143,11 @@ def kept(core: CoreProcess, folder: Path) -> dict[str, State]:
     while any(note_of(folder / part) is None for part in parts):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return {part: _part(folder, part) for part in parts}
+    return {part: part_of(folder, part) for part in parts}
 
 
-def _part(folder: Path, part: str) -> State:
+def part_of(folder: Path, part: str) -> State:
+    """A part of a state, whole."""
     note = note_of(folder / part)
     assert note is not None and not note.error, note
     return read_part(folder / part, note.digest)
@@ -158,7 +159,7 @@ def newest_state(shop: Shop) -> tuple[dict[str, State], int]:
     try:
         folder = checkpoints.states()[0]
         about = about_state(folder)
-        return {part: _part(folder, part) for part in about.parts}, about.batch
+        return {part: part_of(folder, part) for part in about.parts}, about.batch
     finally:
         checkpoints.close()
 

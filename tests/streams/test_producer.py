@@ -10,7 +10,7 @@ from infra.address import BrokerAddress
 from infra.broker import EmbeddedBroker
 from online.events import Event, Item
 from streams.producer import DeliveryFailed, EventProducer, ItemProducer, Producer
-from streams.topics import EVENTS, TOPICS, BrokerUnreachable, cluster_id, ensure_topics
+from streams.topics import EVENTS, TOPICS, BrokerUnreachable, connect_admin, ensure_topics, log_of
 
 
 def event(n: int) -> Event:
@@ -26,8 +26,19 @@ def test_topics_get_the_configured_partitions_once(
     assert any(r.message == "partitions_differ" for r in caplog.records)
 
 
-def test_cluster_id_is_the_brokers(broker: EmbeddedBroker, address: BrokerAddress) -> None:
-    assert cluster_id(address) == broker.cluster_id
+def test_a_log_is_named_by_its_cluster_and_its_topic(
+    broker: EmbeddedBroker, address: BrokerAddress
+) -> None:
+    assert log_of(address) == (f"{broker.cluster_id}/none", {})
+    ensure_topics(address, 2)
+    first = log_of(address)
+    assert first == log_of(address) and first.id.startswith(f"{broker.cluster_id}/")
+    assert first.partitions == dict.fromkeys(TOPICS, 2)
+    admin = connect_admin(address)
+    admin.delete_topics([EVENTS])
+    admin.close()
+    ensure_topics(address, 2)
+    assert log_of(address).id not in (first.id, f"{broker.cluster_id}/none")
 
 
 def test_everything_sent_is_confirmed(address: BrokerAddress) -> None:

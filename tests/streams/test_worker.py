@@ -205,7 +205,7 @@ async def test_health_says_that_the_core_died(tmp_path: Path) -> None:
     app = SimpleNamespace(crashed=False, should_stop=False)
     parts: Any = (
         app, SimpleNamespace(failed=failed), SimpleNamespace(owned=asyncio.Event()),
-        SimpleNamespace(exit_code=-9),
+        SimpleNamespace(exit_code=-9), SimpleNamespace(gone=""),
     )  # fmt: skip
     assert await worker._watch(*parts) == 1
     assert worker._status.health()["detail"] == "the core's process ended (exit -9)"

@@ -35,6 +35,7 @@ class WorkerProcess:
             "FRESHREC_HTTP": "127.0.0.1:0",
             **{f"FRESHREC_{name.upper()}": value for name, value in settings.items()},
         }
+        self.command = [sys.executable, "-m", "streams.worker"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready_s: float = 150.0) -> WorkerProcess:
@@ -46,7 +47,7 @@ class WorkerProcess:
         """Start it, and do not wait."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streams.worker"],
+                self.command,
                 env=self._environ,
                 cwd=self.folder,
                 stdout=log,
@@ -102,6 +103,14 @@ class WorkerProcess:
             time.sleep(0.05)
         raise AssertionError(f"not within {within_s} s: {self.health()} {self.words()}")
 
+    def refused(self, within_s: float = 60.0) -> str:
+        """Start it where it cannot: its log, once it has ended with exit code 1 by itself."""
+        self.launch()
+        assert self._process is not None
+        assert self._process.wait(within_s) == 1, self.words()
+        assert "Traceback" not in self.words()
+        return self.words()
+
     def stop(self, number: int = signal.SIGTERM, within_s: float = 15.0) -> int:
         """Send a signal; return the exit code."""
         if self._process is None:
@@ -120,8 +129,9 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait(5)
 
-    def words(self) -> str:
-        return self.log.read_text(errors="replace")[-3000:]
+    def words(self, newest: int = 3000) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-newest:]
 
     def rows(self, *queries: str) -> list[Answer]:
         """Query the embedded warehouse that a stopped worker left."""

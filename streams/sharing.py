@@ -1,0 +1,178 @@
+"""What workers learn from each other: a speaker and a listener at the topic `model-updates`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from infra.address import BrokerAddress
+from infra.log import get_log
+from online.events import Item
+from online.told import Rankers, Told, Weights
+from streams.producer import Producer
+from streams.topics import MODEL_UPDATES, BrokerUnreachable
+from streams.updates import Announced, Chunk, OneBatch, Word, decode, joined, read, words_of
+from streams.writing import Work
+
+log = get_log("sharing")
+
+POLL_MS = 100
+FETCH_WAIT_MS = 20
+AT_ONCE = 4  # records of one poll: `MOST_TOLD` has room for them
+MOST_CHUNKS = 1_000
+
+
+class Hears(Protocol):
+    """A core that can be told what others learned: `streams.core_process.CoreProcess`."""
+
+    def hear(self, events: list[Told]) -> None: ...
+    def heard_rankers(self, source: int, said: Rankers) -> None: ...
+    def adopt(self, said: Weights) -> None: ...
+    def heard_items(self, items: list[Item], withdrawn: list[str]) -> None: ...
+
+
+class Speaker:
+    """Tells the others what journalled batches did. In a thread."""
+
+    def __init__(self, producer: Producer, shard: int) -> None:
+        self._producer, self._shard = producer, shard
+
+    def tell(self, works: Sequence[Work]) -> None:
+        """Raises DeliveryFailed: call again; readers know what they have."""
+        words = words_of(works, self._shard)
+        for word in words:
+            self._producer.send_raw(b"%d" % self._shard, word)
+        if words:
+            self._producer.confirm()
+
+
+class Heard:
+    """What was heard, from where on in the topic, and which batches of each shard we have."""
+
+    def __init__(self, shard: int, batches: dict[int, int], offsets: dict[int, int]) -> None:
+        """batches: by shard, the newest that counts already; offsets: by partition, the next."""
+        self._shard = shard
+        self.batches, self.offsets = dict(batches), dict(offsets)
+        self.events = 0  # of others, that we heard of
+        self._chunks: dict[int, list[Chunk]] = {}
+
+    def figures(self) -> dict[str, Any]:
+        """For /health: our shard, and of the others the newest batch that we heard of."""
+        return {"shard": self._shard, "heard": {str(s): b for s, b in self.batches.items()},
+                "events": self.events}  # fmt: skip
+
+    def apply(self, core: Hears, records: list[tuple[int, int, bytes]]) -> None:
+        """Tell the core what is new in records (partition, offset, value), in order."""
+        for partition, offset, value in records:
+            word = read(value)
+            if word is not None and word.shard != self._shard:
+                self._hear(core, word)
+            self.offsets[partition] = offset + 1
+
+    def _hear(self, core: Hears, word: Word) -> None:
+        if word.kind == "events":
+            self._hear_events(core, word)
+        elif word.kind == "items":
+            announced = decode(word.body, type=Announced)
+            core.heard_items(announced.items, announced.withdrawn)
+        elif word.kind == "rankers":
+            core.heard_rankers(word.shard, decode(word.body, type=Rankers))
+        elif word.kind == "weights":
+            self._hear_weights(core, word)
+
+    def _hear_events(self, core: Hears, word: Word) -> None:
+        newest = self.batches.get(word.shard, -1)
+        if word.batch <= newest:
+            return
+        told = [e for batch, events in decode(word.body, type=list[OneBatch]) if batch > newest
+                for e in events]  # fmt: skip
+        core.hear(told)
+        self.batches[word.shard] = word.batch
+        self.events += len(told)
+
+    def _hear_weights(self, core: Hears, word: Word) -> None:
+        chunk = decode(word.body, type=Chunk)
+        chunks = self._chunks.setdefault(word.shard, [])
+        if chunk.part == 0:
+            chunks.clear()
+        if chunk.part != len(chunks) or len(chunks) >= MOST_CHUNKS:
+            chunks.clear()  # the beginning was missed: the next ones come soon
+            return
+        chunks.append(chunk)
+        if len(chunks) == chunk.parts:
+            core.adopt(joined(chunks))
+            chunks.clear()
+
+
+@dataclass
+class Sharing:
+    """Both ends, of a worker that is one of several."""
+
+    speaker: Speaker
+    listener: Listener
+    heard: Heard
+
+
+class Listener:
+    """Reads the topic from where `heard` is. Use from one event loop; `close` it."""
+
+    def __init__(self, broker: BrokerAddress, heard: Heard) -> None:
+        self._broker = broker
+        self._heard = heard
+        self._thread = ThreadPoolExecutor(1, "listen")
+        self._consumer: KafkaConsumer | None = None
+        self.behind = 0  # records that are there and not read
+
+    def poll(self) -> list[tuple[int, int, bytes]]:
+        """The next records (partition, offset, value); waits a moment for them. In a thread.
+
+        Raises BrokerUnreachable.
+        """
+        try:
+            if self._consumer is None:
+                self._consumer = self._connected()
+            found = self._consumer.poll(timeout_ms=POLL_MS, max_records=AT_ONCE)
+        except (KafkaError, OSError, ValueError) as error:
+            self._disconnect()
+            raise BrokerUnreachable(
+                f"the topic {MODEL_UPDATES} cannot be read ({type(error).__name__}: {error})"
+            ) from error
+        return [(r.partition, r.offset, r.value) for records in found.values() for r in records]
+
+    @property
+    def thread(self) -> ThreadPoolExecutor:
+        return self._thread
+
+    def close(self) -> None:
+        self._thread.submit(self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    def _connected(self) -> KafkaConsumer:
+        consumer = KafkaConsumer(
+            **self._broker.client_options(),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            bootstrap_timeout_ms=10_000,
+        )
+        partitions = consumer.partitions_for_topic(MODEL_UPDATES) or {0}
+        places = [TopicPartition(MODEL_UPDATES, p) for p in sorted(partitions)]
+        consumer.assign(places)
+        for place in places:
+            if place.partition in self._heard.offsets:
+                consumer.seek(place, self._heard.offsets[place.partition])
+            else:
+                consumer.seek_to_beginning(place)
+        return consumer
+
+    def _disconnect(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(Exception):
+                consumer.close()
