@@ -117,6 +117,15 @@ class Checkpoints:
             for old in self.states()[KEPT:]:
                 shutil.rmtree(old)
 
+    def drop_older(self) -> list[str]:
+        """Drop all states but the newest: they hold who was forgotten since. Which these were."""
+        with self._faults(self.folder):
+            older = [*self.states()[1:], *self.folder.glob("damaged-*")]
+            for folder in older:
+                shutil.rmtree(folder)
+            _sync(self.folder)
+        return [folder.name for folder in older]
+
     @staticmethod
     def abandon(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -17,12 +17,20 @@ _HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FRO
     SELECT user_id, event_id, type, item_id, ts, session_id, price, produced_ms, offset
     FROM events
     PREWHERE user_id IN %(users)s
-    {not_later}
+    WHERE {condition}
     ORDER BY user_id, event_id, produced_ms, offset
     LIMIT 1 BY user_id, event_id
 )
 ORDER BY user_id, ts DESC, produced_ms DESC, offset DESC
 LIMIT %(limit)s BY user_id"""
+
+# what came before a `forget` is forgotten whatever its event time
+_FORGET = """SELECT event_id, batch, batch_pos FROM events
+PREWHERE user_id = %(user)s WHERE type = 'forget' AND {condition}
+ORDER BY batch DESC, batch_pos DESC LIMIT 1"""
+_BEFORE = """SELECT max(ts) FROM events PREWHERE user_id = %(user)s
+WHERE batch < %(batch)s OR (batch = %(batch)s AND batch_pos <= %(position)s)"""
+_AFTER = "(batch > %(batch)s OR (batch = %(batch)s AND batch_pos > %(position)s))"
 
 _CATALOGUE = """SELECT item_id, title, category, brand, price, description, tags, stock,
     available_from
@@ -32,15 +40,15 @@ ORDER BY produced_ms, offset, item_id"""
 
 
 def _not_later(before: dict[tuple[str, int], int]) -> tuple[str, dict[str, Any]]:
-    """SQL that leaves out this broker's events at or after the offsets of `before`."""
+    """The condition that leaves out this broker's events at or after the offsets of `before`."""
     parts: list[str] = []
     parameters: dict[str, Any] = {}
     for n, ((topic, partition), offset) in enumerate(sorted(before.items())):
         parts.append(f"(topic = %(t{n})s AND partition = %(p{n})s AND offset >= %(o{n})s)")
         parameters |= {f"t{n}": topic, f"p{n}": partition, f"o{n}": offset}
     if not parts:
-        return "", {}
-    return f"WHERE NOT (broker_id = %(broker)s AND ({' OR '.join(parts)}))", parameters
+        return "1", {}
+    return f"NOT (broker_id = %(broker)s AND ({' OR '.join(parts)}))", parameters
 
 
 def _chunks(users: list[str]) -> Iterator[list[str]]:
@@ -56,15 +64,42 @@ def histories(
     limit: int,
 ) -> dict[str, list[PastEvent]]:
     """`online.step.History.read` over the table `events`."""
-    found: dict[str, list[PastEvent]] = {}
     not_later, places = _not_later(before)
+    return past_events(execute, users, not_later, {"broker": broker_id, **places}, limit)
+
+
+def past_events(
+    execute: Execute, users: Iterable[str], condition: str, parameters: dict[str, Any], limit: int
+) -> dict[str, list[PastEvent]]:
+    """The newest `limit` journalled events of each user for which `condition` holds.
+
+    Oldest first; after a `forget` only what came after it.
+    """
+    found: dict[str, list[PastEvent]] = {}
+    sql = _HISTORY.format(condition=condition)
     for some in _chunks(sorted(set(users))):
-        parameters = {"users": tuple(some), "limit": int(limit), "broker": broker_id, **places}
-        for user, *past in execute(_HISTORY.format(not_later=not_later), parameters).rows:
+        given = {**parameters, "users": tuple(some), "limit": int(limit)}
+        for user, *past in execute(sql, given).rows:
             found.setdefault(user, []).append(PastEvent(*past))
-    for past_events in found.values():
-        past_events.reverse()
+    for user, past in found.items():
+        past.reverse()
+        if "forget" in (event.type for event in past):
+            found[user] = _since_forget(execute, user, condition, parameters, limit)
     return found
+
+
+def _since_forget(
+    execute: Execute, user: str, condition: str, parameters: dict[str, Any], limit: int
+) -> list[PastEvent]:
+    given = {**parameters, "user": user}
+    ((event_id, batch, position),) = execute(_FORGET.format(condition=condition), given).rows
+    place = {"user": user, "batch": batch, "position": position}
+    ((ts,),) = execute(_BEFORE, place).rows
+    after = _HISTORY.format(condition=f"{_AFTER} AND {condition}")
+    given |= place | {"users": (user,), "limit": int(limit)}
+    newer = [PastEvent(*past) for _, *past in execute(after, given).rows]
+    newer.reverse()
+    return [PastEvent(event_id, "forget", "", ts), *newer]
 
 
 def catalogue(execute: Execute) -> list[Item]:

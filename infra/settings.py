@@ -16,6 +16,8 @@ from dotenv import dotenv_values
 
 from infra.access import open_address, read_token, read_token_file
 from infra.address import BrokerAddress, warehouse_url, without_password
+from infra.keys import read_key
+from infra.pseudonyms import Pseudonyms
 
 PREFIX = "FRESHREC_"
 TOKENS = ("FRESHREC_HTTP_TOKEN", "FRESHREC_HTTP_TOKEN_FILE")
@@ -64,6 +66,8 @@ class Settings:
     checkpoints: Path | None = None  # None: in `state` (see `checkpoints_folder`)
     checkpoint_events: int = 15_000  # that a start may have to learn again from the journal
     checkpoint_s: int = 5  # between two marks; what came since is delivered again after a crash
+    pseudonym_key_file: Path | None = None  # with it, people's ids are replaced by pseudonyms
+    pseudonym_key: bytes = field(default=b"", repr=False)  # what it holds
     shutdown_s: int = 10
     log_level: str = "info"
     log_format: str = "text"
@@ -73,6 +77,10 @@ class Settings:
     def warehouse_url(self) -> str:
         """`warehouse`, or chdb in the state folder. May hold a password: do not log it."""
         return self.warehouse or f"chdb://{self.state.absolute()}/warehouse"
+
+    @property
+    def pseudonyms(self) -> Pseudonyms | None:
+        return Pseudonyms(self.pseudonym_key) if self.pseudonym_key else None
 
     @property
     def checkpoints_folder(self) -> Path:
@@ -157,6 +165,13 @@ def _checkpoint(text: str) -> tuple[Path | None]:
     if not folder.is_dir():
         raise ValueError("is no folder: name one that `freshrec train --out` wrote")
     return (folder,)
+
+
+def _key_file(text: str) -> tuple[Path | None, bytes]:
+    if text == "none":
+        return None, b""
+    path = Path(text).expanduser()
+    return path, read_key(path)
 
 
 def _one_of(*allowed: str) -> Callable[[str], tuple[str]]:
@@ -253,6 +268,10 @@ KEYS: tuple[Key, ...] = (
     Key(
         "FRESHREC_CHECKPOINT_S", ("checkpoint_s",), _whole(1, 600),
         "seconds between two acknowledgements to Kafka",
+    ),
+    Key(
+        "FRESHREC_PSEUDONYM_KEY_FILE", ("pseudonym_key_file", "pseudonym_key"), _key_file,
+        "key that users' and sessions' ids are replaced with",
     ),
     Key("FRESHREC_SHUTDOWN_S", ("shutdown_s",), _whole(1, 600), "bound on a graceful stop"),
     Key(

@@ -13,7 +13,7 @@ from online.columns import columns_of, past_columns, since_forget
 from online.contest import Contest, ContestConfig
 from online.engine import INTERACTION, ROWS, Batch, advance, new_lists, recall
 from online.events import Delivery, Item, event_fault
-from online.history import DUPLICATE, FULL, NEW, TOO_LATE
+from online.history import DUPLICATE, FORGET, FORGOTTEN, FULL, NEW, TOO_LATE, only_forget
 from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
@@ -24,7 +24,14 @@ from online.sequence import Sequences
 from online.sharing import RankerExchange, dense_of, weights_of
 from online.slates import AT_ONCE, SlateMaker
 from online.state import State
-from online.step import PastEvent, Recommendation, Reject, Step, Turn
+from online.step import (
+    OF_A_FORGOTTEN_PAST,
+    PastEvent,
+    Recommendation,
+    Reject,
+    Step,
+    Turn,
+)
 from online.tables import PAGE, TICK
 from online.teaching import EncoderConfig, Publication, Teaching, Trainer, rebuilt
 from online.told import SHADOW, Rankers, Told, Weights
@@ -174,7 +181,32 @@ class Recommender:
             step.turns, self._teaching.turns = self._teaching.turns, []
         if self._exchange is not None:
             step.rankers, step.weights = self._exchange.word(), self._new_weights()
+        self._release_forgotten(valid, step)
         return step
+
+    def _release_forgotten(self, batch: list[Delivery], step: Step) -> None:
+        users = {d.event.user_id for d in batch if d.event.type == "forget"}
+        users |= {
+            reject.delivery.event.user_id
+            for reject in step.rejects
+            if reject.reason == OF_A_FORGOTTEN_PAST
+        }
+        self._release_empty(users)
+
+    def _release_empty(self, users: Iterable[str]) -> None:
+        """Let go of those of whom nothing but a `forget` is left."""
+        memory = self._memory
+        self.release(u for u in users if only_forget(memory.tables, memory.users.get(u)))
+
+    def release(self, users: Iterable[str]) -> None:
+        """Hold these no longer, not even by name: `missing` names them when they return."""
+        for user in users:
+            if user in self._memory.users:
+                self._memory.drop_user(user)
+
+    def held(self) -> list[str]:
+        """The users who are held."""
+        return self._memory.users.ids_held()
 
     # -- other workers -----------------------------------------------------------------------
 
@@ -192,6 +224,7 @@ class Recommender:
                 )  # fmt: skip
                 if self._teaching is not None:
                     self._teach(self._teaching, columns, begin, at, self._aside)
+        self._release_empty({event.user_id for event in events if event.type == "forget"})
 
     def heard_rankers(self, source: int, said: Rankers) -> None:
         """Move our rankers by what another worker has learned."""
@@ -264,6 +297,8 @@ class Recommender:
         t = self._memory.tables
         part = Batch(*(column[begin:end] for column in columns))
         new = (part.status == NEW) & ((part.role & INTERACTION) != 0)
+        for e in np.flatnonzero((part.status == NEW) & (part.kind == FORGET)):
+            new[:e] &= part.user[:e] != part.user[e]  # the user's key is another one since
         c = Batch(*(column[new] for column in part))
         teaching.note(t.user_key[c.user], t.key[c.item], c.kind, c.price, c.ts)
         if t.clock[TICK] >= teaching.until:
@@ -295,8 +330,10 @@ class Recommender:
             elif status == DUPLICATE:
                 step.duplicates += 1
             elif status == TOO_LATE:
-                reason = f"the {self.history_limit} events kept of this user, or than a `forget`"
+                reason = f"the {self.history_limit} events kept of this user"
                 step.rejects.append(Reject(d, f"too_late: ts={d.event.ts} is older than {reason}"))
+            elif status == FORGOTTEN:
+                step.rejects.append(Reject(d, OF_A_FORGOTTEN_PAST))
             else:
                 assert status == FULL
                 step.rejects.append(Reject(d, "full: no page is left for the user's history"))

@@ -13,7 +13,7 @@ import numpy as np
 from online.candidates import CANDIDATES, SESSION_MS, propose
 from online.compiled import compiled
 from online.features import FEATURES, Scratch
-from online.history import FORGET, NEW, append, find, free_user, newest
+from online.history import FORGET, NEW, append, drop_user, find, newest, newest_ts
 from online.observe import observe
 from online.sequence import Sequences, follow, known, release
 from online.tables import ITEMS_KNOWN, TICK, Tables
@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     ts: np.ndarray  # i8 epoch ms
     event: np.ndarray  # u8 hash of event_id
     session: np.ndarray  # u8 hash of session_id, 0 none
-    status: np.ndarray  # i1 out: NEW, DUPLICATE, TOO_LATE or FULL
+    status: np.ndarray  # i1 out: NEW, DUPLICATE, FULL, TOO_LATE or FORGOTTEN
 
 
 class Lists(NamedTuple):
@@ -108,7 +108,7 @@ def advance(
     e = first
     while e < len(batch.user) and n < room and t.clock[TICK] < until:
         user, item, ts, session = batch.user[e], batch.item[e], batch.ts[e], batch.session[e]
-        batch.status[e] = find(t, user, batch.event[e], ts, limit)
+        batch.status[e] = find(t, user, batch.event[e], batch.kind[e], ts, limit)
         if batch.status[e] != NEW:
             e += 1
             continue
@@ -121,7 +121,8 @@ def advance(
             while fresh < length and _same_session(s, fresh, ts, session):
                 fresh += 1
         if batch.kind[e] == FORGET:
-            free_user(t, user)
+            ts = newest_ts(t, user, ts)  # all that came before is forgotten, whatever its time
+            drop_user(t, user)
             release(q, user)
         key = t.key[item] if item >= 0 else np.int32(-1)
         batch.status[e] = append(

@@ -64,7 +64,7 @@ class Delivery(NamedTuple):
     produced_ms: int  # Kafka's timestamp of the record, epoch milliseconds
 
 
-def _id_fault(name: str, value: str) -> str | None:
+def id_fault(name: str, value: str) -> str | None:
     if not value or len(value) > MAX_ID:
         return f"{name} has {len(value)} characters: 1 to {MAX_ID} are allowed"
     if not value.isprintable():
@@ -91,7 +91,7 @@ def _context_fault(context: dict[str, Any] | None) -> str | None:
     if len(context) > MAX_CONTEXT:
         return f"context has {len(context)} entries: at most {MAX_CONTEXT} are allowed"
     for key, value in context.items():
-        fault = _id_fault("a context key", key)
+        fault = id_fault("a context key", key)
         if fault is None:
             fault = (
                 _text_fault(f"context.{key}", value)
@@ -113,7 +113,7 @@ def event_fault(event: Event, now_ms: int) -> str | None:
     if not 0 <= event.ts <= now_ms + FUTURE_MS:
         return f"ts={event.ts}: epoch milliseconds from 0 to now + 5 min are allowed"
     if event.type not in WITHOUT_ITEM or event.item_id:
-        fault = _id_fault("item_id", event.item_id)
+        fault = id_fault("item_id", event.item_id)
         if fault:
             return fault
     if event.type == "search" and not event.query:
@@ -123,10 +123,10 @@ def event_fault(event: Event, now_ms: int) -> str | None:
     if event.position is not None and not 0 <= event.position < 100_000:
         return f"position={event.position}: 0 to 99999 are allowed"
     return (
-        _id_fault("event_id", event.event_id)
-        or _id_fault("user_id", event.user_id)
-        or (event.session_id is not None and _id_fault("session_id", event.session_id))
-        or (event.slate_id is not None and _id_fault("slate_id", event.slate_id))
+        id_fault("event_id", event.event_id)
+        or id_fault("user_id", event.user_id)
+        or (event.session_id is not None and id_fault("session_id", event.session_id))
+        or (event.slate_id is not None and id_fault("slate_id", event.slate_id))
         or _number_fault("price", event.price)
         or _number_fault("quantity", event.quantity)
         or _number_fault("rating", event.rating)
@@ -144,7 +144,7 @@ def item_fault(item: Item) -> str | None:
     if item.available_from is not None and not 0 <= item.available_from < 1 << 53:
         return f"available_from={item.available_from}: epoch milliseconds are allowed"
     return (
-        _id_fault("item_id", item.item_id)
+        id_fault("item_id", item.item_id)
         or _number_fault("price", item.price)
         or _number_fault("stock", item.stock)
         or _text_fault("title", item.title)

@@ -8,14 +8,17 @@ from online.compiled import brief, compiled
 from online.events import EVENT_TYPES
 from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables, next_generation
 
-NEW, DUPLICATE, FULL, TOO_LATE = range(4)
+NEW, DUPLICATE, FULL, TOO_LATE, FORGOTTEN = range(5)
 FORGET = EVENT_TYPES.index("forget")
 
 
 @compiled
-def find(t: Tables, user: int, event: np.uint64, ts: int, limit: int) -> int:
-    """NEW, DUPLICATE, or TOO_LATE: older than everything that a full history, or one that begins
-    with a `forget`, still keeps."""
+def find(t: Tables, user: int, event: np.uint64, kind: int, ts: int, limit: int) -> int:
+    """NEW, DUPLICATE, TOO_LATE (older than everything that a full history still keeps), or
+    FORGOTTEN: not newer than the `forget` that the history begins with.
+
+    A `forget` is never too late.
+    """
     page = t.user_page[user]
     left = t.user_n[user]
     oldest, first = np.int64(1 << 62), -1
@@ -27,7 +30,11 @@ def find(t: Tables, user: int, event: np.uint64, ts: int, limit: int) -> int:
         oldest, first = t.page_ts[page, 0], t.page_type[page, 0]
         left -= fill
         page = t.page_older[page]
-    if ts < oldest and (t.user_n[user] >= limit - PAGE or first == FORGET):
+    if kind == FORGET:
+        return NEW
+    if first == FORGET and ts <= oldest:
+        return FORGOTTEN
+    if ts < oldest and t.user_n[user] >= limit - PAGE:
         return TOO_LATE
     return NEW
 
@@ -43,9 +50,22 @@ def _drop_oldest_page(t: Tables, user: int) -> None:
         t.page_older[newer] = -1
     else:
         t.user_page[user] = -1
+    _free_page(t, page)
+    t.user_n[user] -= PAGE
+
+
+@compiled
+def _free_page(t: Tables, page: int) -> None:
+    """What stood in it goes as well: checkpoints hold pages as they are."""
+    t.page_older[page] = -1
+    t.page_item[page] = -1
+    t.page_type[page] = 0
+    t.page_price[page] = 0
+    t.page_ts[page] = 0
+    t.page_event[page] = 0
+    t.page_session[page] = 0
     t.page_free[t.clock[PAGES_FREE]] = page
     t.clock[PAGES_FREE] += 1
-    t.user_n[user] -= PAGE
 
 
 @compiled
@@ -95,9 +115,7 @@ def free_user(t: Tables, user: int) -> None:
     page = t.user_page[user]
     while page >= 0:
         older = t.page_older[page]
-        t.page_older[page] = -1
-        t.page_free[t.clock[PAGES_FREE]] = page
-        t.clock[PAGES_FREE] += 1
+        _free_page(t, page)
         page = older
     t.user_page[user] = -1
     t.user_n[user] = 0
@@ -110,13 +128,25 @@ def drop_user(t: Tables, user: int) -> None:
     t.user_key[user] = next_generation(t.user_key[user])
 
 
+def only_forget(t: Tables, user: int) -> bool:
+    """Whether a `forget` is all that is kept of the user (a slot, or -1)."""
+    return bool(user >= 0 and t.user_n[user] == 1 and t.page_type[t.user_page[user], 0] == FORGET)
+
+
+@compiled
+def newest_ts(t: Tables, user: int, ts: int) -> int:
+    """`ts`, or the time of the user's newest event if that is later."""
+    if t.user_n[user] > 0:
+        return max(ts, t.page_ts[t.user_page[user], (t.user_n[user] - 1) % PAGE])
+    return ts
+
+
 @compiled
 def moments(t: Tables, user: np.ndarray, ts: np.ndarray) -> None:
     """Move each time of ts (L,) up to the newest event of its user (L,), -1 unknown."""
     for e in range(len(user)):
-        if user[e] >= 0 and t.user_n[user[e]] > 0:
-            last = (t.user_n[user[e]] - 1) % PAGE
-            ts[e] = max(ts[e], t.page_ts[t.user_page[user[e]], last])
+        if user[e] >= 0:
+            ts[e] = newest_ts(t, user[e], ts[e])
 
 
 @brief

@@ -103,6 +103,10 @@ class Turn(NamedTuple):
     began: bool
 
 
+# Why an event is refused that belongs to a forgotten past: it names its user, so it is not kept.
+OF_A_FORGOTTEN_PAST = "too_late: not newer than a `forget` of this user"
+
+
 class Reject(NamedTuple):
     delivery: Delivery
     reason: str  # starts with a code: "invalid: …", "too_late: …", "full: …"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from infra.broker import BrokerError, find_binary
+from infra.keys import read_by_others
 from infra.schema import migrations
 from infra.settings import Settings, SettingsError
 from infra.warehouse import Warehouse, WarehouseError, connect, without_password
@@ -43,6 +44,7 @@ def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield from _broker(settings)
     yield _warehouse(settings, running)
     yield from _encoder(settings)
+    yield from _pseudonyms(settings)
 
 
 def _state(settings: Settings) -> Iterator[Finding]:
@@ -128,6 +130,17 @@ def _encoder(settings: Settings) -> Iterator[Finding]:
         yield Finding("fault", "checkpoint", str(e))
         return
     yield Finding("ok", "checkpoint", f"{settings.encoder_from}, {len(items):,} items")
+
+
+def _pseudonyms(settings: Settings) -> Iterator[Finding]:
+    path = settings.pseudonym_key_file
+    if path is None:
+        return
+    if read_by_others(path):
+        text = f"{path} can be read by other users of this machine: chmod 600 {path}"
+        yield Finding("note", "pseudonyms", text)
+    else:
+        yield Finding("ok", "pseudonyms", f"ids are replaced, with the key in {path}")
 
 
 def _warehouse(settings: Settings, running: Running | None) -> Finding:

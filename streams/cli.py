@@ -14,10 +14,12 @@ import typer
 from streams.commands import (
     audit,
     backtest,
+    bench,
     bench_workers,
     check,
     compare,
     demo,
+    forget,
     produce,
     query,
     run,
@@ -64,11 +66,14 @@ def freshrec(
 
 
 for command in (
-    demo.demo, run.up, produce.produce, query.recommend, query.query, backtest.backtest,
-    compare.compare, train.train, check.check, audit.audit, run.worker, run.migrate,
+    demo.demo, run.up, produce.produce, query.recommend, query.query, forget.forget,
+    backtest.backtest, compare.compare, train.train, check.check, audit.audit, run.worker,
+    run.migrate,
 ):  # fmt: skip
     app.command()(command)
-app.add_typer(bench_workers.bench, name="bench")
+bench.bench.command()(bench_workers.recovery)
+bench.bench.command()(bench_workers.workers)
+app.add_typer(bench.bench, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -47,6 +48,15 @@ def decode_item(raw: bytes | None, limit: int) -> Item | Fault:
 def encode(record: Event | Item) -> bytes:
     """JSON of a record; fields at their defaults are left out."""
     return _encoder.encode(record)
+
+
+def unquoted(reason: str) -> str:
+    """A fault without the values that it quotes.
+
+    >>> unquoted("undecodable: Invalid enum value 'ann' - at `$.type`")
+    "undecodable: Invalid enum value '…' - at `$.type`"
+    """
+    return re.sub(r"'.*'", "'…'", reason, flags=re.DOTALL)
 
 
 def _decode(decoder: msgspec.json.Decoder[Record], raw: bytes | None, limit: int) -> Record | Fault:

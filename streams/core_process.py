@@ -200,6 +200,14 @@ class CoreProcess:
         """Let the encoder's coming turns go as these did."""
         self._ask("follow", type(None), list(turns))
 
+    def held(self) -> list[str]:
+        """The users who are held."""
+        return self._ask("held", list[str])
+
+    def release(self, users: Iterable[str]) -> None:
+        """Hold these no longer."""
+        self._ask("release", type(None), list(users))
+
     def quality(self) -> dict[str, Any]:
         """As it was after the newest step."""
         if not self._quality:

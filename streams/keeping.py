@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +32,7 @@ SPARING = 25.0  # times its cost that lie between two states
 AFTER_A_FAULT_S = 30.0
 LOOK_S = 0.1
 FIRST_S = 120.0
+ASKED_SPARING = 5.0  # the same for states that are asked for, to forget somebody
 ABANDONED_S = 600.0  # a state that is not finished by then never will be
 MOST_HELD = 100_000  # messages that are written, and not acknowledged
 
@@ -148,7 +149,10 @@ class Keeper:
         self._written = batch  # number of the newest batch whose rows are all there
         self._events, self._since = events, 0  # learned in all, and since the newest state
         self._growing: Growing | None = None
-        self._not_before = 0.0
+        self._not_before = self._asked_not_before = 0.0
+        self._asked = False
+        self._begun = self._committed = 0  # states: how many, and the newest of them that is there
+        self.before_state: Callable[[], None] = lambda: None  # called in the core's thread
         self._newest = time.monotonic()
 
     # -- marks -------------------------------------------------------------------------------
@@ -210,7 +214,11 @@ class Keeper:
     def due(self) -> bool:
         """Should the core's state be kept now? If so, call `begin` between two batches."""
         now = time.monotonic()
-        if self._checkpoints is None or self._growing is not None or now < self._not_before:
+        if self._checkpoints is None or self._growing is not None:
+            return False
+        if self._asked and now >= self._asked_not_before:
+            return True
+        if now < self._not_before:
             return False
         old = now - self._newest > LONGEST_S and self._since > 0
         return self._since >= self._every_events or old
@@ -227,14 +235,32 @@ class Keeper:
             self._failed(str(fault), None)
             return
         started = time.monotonic()
+        self.before_state()
         parts = self._core.keep(folder)
         pause_s = time.monotonic() - started
         if not parts:
             self._checkpoints.abandon(folder)
             return
         about = self._origin.about(self._checkpoints.shard, at, self._events)
-        self._since = 0
+        self._since, self._asked, self._begun = 0, False, self._begun + 1
         self._growing = Growing(about, folder, parts, pause_s)
+
+    async def renew(self, batch: int, wake: Callable[[], Awaitable[None]]) -> None:
+        """Have a state begun from now on, that has learned `batch`, be the only one there is.
+
+        All rows of what was learned before are in the warehouse then. `wake()` lets the core's
+        thread look at `due`.
+        """
+        wanted = self._begun + 1
+        while self._written < batch or (self._checkpoints and self._committed < wanted):
+            if self._growing is None:
+                self._asked = self._checkpoints is not None
+                await wake()
+            await asyncio.sleep(LOOK_S)
+        if self._checkpoints is not None:
+            call = self._checkpoints.drop_older
+            dropped = await self._patience.until_answered("drop_older", call, self._thread)
+            log.info("older_states_dropped", states=",".join(dropped) or "none")
 
     async def _finish(self) -> None:
         """Make the growing state visible once it is whole, and what it learned is written."""
@@ -264,8 +290,10 @@ class Keeper:
             self._failed(str(fault), growing.folder)
             return
         cost = growing.pause_s + sum(note.seconds for note in notes.values())
+        self._committed = self._begun
         self._newest = time.monotonic()
         self._not_before = self._newest + SPARING * cost
+        self._asked_not_before = self._newest + ASKED_SPARING * cost
         size = sum(note.size for note in notes.values())
         self._status.kept(growing.about.batch, self._newest - growing.began, size)
         self._status.works("checkpoints")
@@ -274,7 +302,7 @@ class Keeper:
 
     def _failed(self, error: str, folder: Path | None) -> None:
         """Nothing is lost: the journal reaches back to the newest state that is whole."""
-        self._not_before = time.monotonic() + AFTER_A_FAULT_S
+        self._not_before = self._asked_not_before = time.monotonic() + AFTER_A_FAULT_S
         self._since = max(self._since, self._every_events)
         log.warning("state_not_kept", error=error, cure="make room; the state before stays")
         self._status.fails("checkpoints", error, 1)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
+from infra.erasures import Erasures
 from infra.log import get_log
+from infra.pseudonyms import Pseudonyms
 from infra.rows import Announcement, DeadLetter, Place
 from infra.warehouse_types import Warehouse, WarehouseError
-from online.events import Delivery, Item, item_fault
-from online.step import Core, Histories, Reject, Step
+from online.events import Delivery, Event, Item, item_fault
+from online.step import OF_A_FORGOTTEN_PAST, Core, Histories, Reject, Step
 from streams.ahead import AtOnce, TakesAhead
-from streams.codec import Fault, decode_event, decode_item
+from streams.codec import Fault, decode_event, decode_item, encode, unquoted
 from streams.core_process import CoreLost, CoreRaised
 from streams.recall import Recall
 
@@ -49,6 +51,7 @@ class Learned:
     letters: list[DeadLetter] = field(default_factory=list)
     announcements: list[Announcement] = field(default_factory=list)
     other_keys: int = 0  # events whose Kafka key is not their user_id
+    repeated: int = 0  # `forget` events that were heeded before
     number: int = 0  # of its batch of events, in the order of `prepare`
     messages: int = 0  # that it was made from
     raw_bytes: int = 0  # of these
@@ -75,11 +78,16 @@ class Poisoned(Exception):
 class Learner:
     """The core together with the histories that it needs."""
 
-    def __init__(self, core: Core, warehouse: Warehouse, max_record_bytes: int) -> None:
+    def __init__(
+        self, core: Core, warehouse: Warehouse, max_record_bytes: int,
+        erasures: Erasures | None = None, pseudonyms: Pseudonyms | None = None,
+    ) -> None:  # fmt: skip
         self.core = core
+        self._erasures = erasures
+        self._pseudonyms = pseudonyms
         self.quality: dict[str, Any] = {}  # for other threads: replaced, never changed
         self._line: TakesAhead = core if isinstance(core, TakesAhead) else AtOnce(core)
-        self._recall = Recall(core, warehouse)
+        self._recall = Recall(core, warehouse, erasures)
         self._max_record_bytes = max_record_bytes
 
     @property
@@ -98,14 +106,34 @@ class Learner:
         for m in sorted(messages, key=lambda m: m.partition):
             event = decode_event(m.value, self._max_record_bytes)
             if isinstance(event, Fault):
-                ready.learned.letters.append(self._letter(m, event.reason))
+                ready.learned.letters.append(self._refused(m, event.reason))
                 continue
             # a stranger's key only endangers the order of that user's events: accept and count
             ready.learned.other_keys += m.key is not None and m.key != event.user_id.encode()
-            ready.batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
-            ready.raw[m.topic, m.partition, m.offset] = m.value or b""
+            self._admit(m, event, ready)
         ready.learned.number, ready.histories = self._recall.early(ready.batch)
         return ready
+
+    def _admit(self, m: Message, event: Event, ready: Prepared) -> None:
+        raw = m.value or b""
+        if self._pseudonyms is not None:  # nothing after this sees another id
+            named = self._pseudonyms.event(event)
+            if isinstance(named, str):
+                ready.learned.letters.append(self._refused(m, named))
+                return
+            event, raw = named, encode(named)
+        forget = event.type == "forget"
+        if forget and self._erasures is not None and self._erasures.repeated(event):
+            ready.learned.repeated += 1
+            return
+        ready.batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
+        ready.raw[m.topic, m.partition, m.offset] = raw
+
+    def _refused(self, m: Message, reason: str) -> DeadLetter:
+        """The dead letter of what is no event; with pseudonyms it holds nothing that was sent."""
+        if self._pseudonyms is None:
+            return self._letter(m, reason)
+        return self._letter(m._replace(value=None), unquoted(reason))
 
     def send(self, ready: Prepared, now_ms: int) -> None:
         """Let the core begin with a batch when it is done with those before; then `receive`.
@@ -268,6 +296,8 @@ class Learner:
         for reject in step.rejects:
             d = reject.delivery
             came = ready.raw.get((d.topic, d.partition, d.offset), b"")
+            if reject.reason == OF_A_FORGOTTEN_PAST:
+                came = b""  # it names who was forgotten
             learned.letters.append(
                 DeadLetter(d.topic, d.partition, d.offset, d.produced_ms,
                            reject.reason[:MAX_REASON], came)

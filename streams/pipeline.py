@@ -27,7 +27,7 @@ from streams.learning import Learned, Learner, Message, Poisoned, Prepared
 from streams.patience import Patience, in_thread
 from streams.sharing import Sharing
 from streams.status import Status
-from streams.topics import ITEMS
+from streams.topics import EVENTS, ITEMS
 from streams.waiting import Waiting
 from streams.writing import LATER, SOON, Group, Work, Writer
 
@@ -109,6 +109,7 @@ class Pipeline:
         self._writing = ThreadPoolExecutor(1, "write")
         self._later = Waiting(WAITING_LATER)
         self._writing_later = ThreadPoolExecutor(1, "write-later")
+        self.journalled: Callable[[Work], None] = lambda work: None
         self._telling = ThreadPoolExecutor(1, "tell")
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -150,6 +151,11 @@ class Pipeline:
     async def ask(self, stage: str, call: Callable[[], T]) -> T:
         """Ask the warehouse something that a batch needs, until it answers."""
         return await self._persist(stage, call, self._preparing)
+
+    async def wake(self) -> None:
+        """Let the core's thread look around, though nothing comes: it is given an empty batch."""
+        if self._ready.empty() and not self._sent:
+            await self._ready.put(Ready(Taken(EVENTS, [], []), Prepared()))
 
     async def keep_last(self, within_s: float) -> None:
         """Keep the core's state once more, when everything is written: the next start is quick."""
@@ -323,6 +329,7 @@ class Pipeline:
                 for work in works:
                     self._status.wrote(work.learned, group.written_ms)
                     self._learner.journalled(work.learned)
+                    self.journalled(work)
                     self._queue.task_done()
                 for work in works:
                     if self._sharing is not None:

@@ -68,10 +68,11 @@ class Producer:
         value: bytes | None,
         timestamp_ms: int | None = None,
         headers: list[tuple[str, bytes]] | None = None,
-    ) -> None:
+    ) -> Any:
         """Queue one record (None as the value deletes the key from a compacted topic).
 
-        Blocks while `max_in_flight` records are unconfirmed.
+        Blocks while `max_in_flight` records are unconfirmed. Returns kafka-python's future of the
+        record's place, None when it could not be queued.
         """
         if not self._room.acquire(timeout=2 * self._timeout_s):
             raise BrokerUnreachable(
@@ -86,9 +87,10 @@ class Producer:
             )
         except (KafkaError, ValueError, TypeError) as error:
             self._failed_with(error)
-            return
+            return None
         future.add_callback(self._done)
         future.add_errback(self._failed_with)
+        return future
 
     def flush(self, timeout_s: float | None = None) -> Delivered:
         """Wait until everything sent is confirmed or has failed; say what became of it."""

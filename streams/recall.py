@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from infra.erasures import Erasures
 from infra.warehouse_types import Warehouse
 from online.events import Delivery
 from online.step import Core, Histories
@@ -20,8 +21,9 @@ class Recall:
     and `complete` reads once all before it is journalled.
     """
 
-    def __init__(self, core: Core, warehouse: Warehouse) -> None:
+    def __init__(self, core: Core, warehouse: Warehouse, erasures: Erasures | None = None) -> None:
         self._core = core
+        self._erasures = erasures
         self._warehouse = warehouse
         # by user, the newest batch with the user; newest last (a dict would search for its first)
         self._recent: OrderedDict[str, int] = OrderedDict()
@@ -29,6 +31,7 @@ class Recall:
         self.journalled = 0  # the newest batch that is in the warehouse, as are all before it
         self.held = 0  # users that the core held after the newest step
         self._believed_too_much = False
+        self._released: dict[str, int] = {}  # users whom the core forgot, and in which batch
 
     def early(self, batch: list[Delivery]) -> tuple[int, Histories]:
         """The batch's number, and the histories that the core probably lacks for it.
@@ -36,9 +39,10 @@ class Recall:
         Raises WarehouseError: try again.
         """
         users = dict.fromkeys(d.event.user_id for d in batch)
-        found = self.read([user for user in users if user not in self._recent])
+        found = self.read([user for user in users if self._lacked(user)])
         self._batches += 1
         self._remember(users, self._batches)
+        self._note_forgotten(batch)
         return self._batches, found
 
     def complete(self, batch: list[Delivery], found: Histories) -> None:
@@ -52,7 +56,7 @@ class Recall:
         if not missing:
             return
         more = [user for user in missing if user not in found]
-        self._believed_too_much |= bool(more)
+        self._believed_too_much |= any(user not in self._released for user in more)
         read = self.read(more)
         self._core.restore({user: found[user] if user in found else read[user] for user in missing})
         if self._core.missing(batch):
@@ -71,7 +75,22 @@ class Recall:
         if not users:
             return {}
         past = self._warehouse.read(users, {}, self._core.history_limit)
-        return {user: past.get(user, []) for user in users}
+        histories = {user: past.get(user, []) for user in users}
+        return self._erasures.begin(histories) if self._erasures else histories
+
+    def _lacked(self, user: str) -> bool:
+        forgot = self._released.get(user)
+        if forgot is not None and forgot <= self.journalled:
+            del self._released[user]  # it is in the warehouse: the history begins with it
+            return True
+        return user not in self._recent
+
+    def _note_forgotten(self, batch: list[Delivery]) -> None:
+        for d in batch:
+            if d.event.type == "forget":
+                self._released[d.event.user_id] = self._batches
+        while len(self._released) > RECENT_USERS:
+            del self._released[next(iter(self._released))]
 
     def _remember(self, users: Iterable[str], number: int) -> None:
         for user in users:

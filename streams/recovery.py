@@ -17,11 +17,13 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from infra.erasures import Erasures
 from infra.log import get_log
+from infra.reading import past_events
 from infra.rows import JOURNAL, SHARD_MASK
 from infra.warehouse_types import Warehouse
 from online.events import Delivery, Event, Item
-from online.step import Core, PastEvent, Step, Turn
+from online.step import Core, Step, Turn
 from streams.core_process import CoreLost
 
 log = get_log("recovery")
@@ -33,7 +35,8 @@ _FIRST = """SELECT min(batch), count() FROM (
     SELECT batch FROM events ORDER BY batch DESC LIMIT %(newest)s
 )"""
 
-_JOURNALLED = """SELECT DISTINCT offset FROM events
+# a `forget` whose row is gone was heeded
+_JOURNALLED = """SELECT DISTINCT offset FROM {table}
 WHERE broker_id = %(broker)s AND topic = %(topic)s AND partition = %(partition)s
     AND offset >= %(first)s"""
 
@@ -66,15 +69,6 @@ ORDER BY batch, pos LIMIT 1 BY batch, kind, pos LIMIT %(limit)s"""
 _SHARDS = """SELECT bitAnd(batch, %(mask)s) AS shard, max(batch) FROM events GROUP BY shard"""
 
 _LAST = "SELECT max(batch) FROM {table}"
-
-# what the core held of a user before a batch: everything that was journalled before it
-_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FROM (
-    SELECT user_id, event_id, type, item_id, ts, session_id, price, produced_ms, offset
-    FROM events
-    WHERE user_id IN %(users)s AND batch < %(batch)s
-    ORDER BY user_id, event_id, produced_ms, offset LIMIT 1 BY user_id, event_id
-) ORDER BY user_id, ts DESC, produced_ms DESC, offset DESC LIMIT %(limit)s BY user_id"""
-
 
 Part = tuple[int, bool, list[tuple[Any, ...]]]  # batch, are these events?, rows
 
@@ -120,10 +114,13 @@ def journalled(
 ) -> Journalled:
     """Offsets from `first` on of this broker's partition that are in the journal; and whose."""
     place = {"broker": warehouse.broker_id, "topic": topic, "partition": partition}
-    rows = warehouse.query(_JOURNALLED, {**place, "first": first}).rows
+    given = {**place, "first": first}
+    tables = ("events", "erasures")
+    rows = [warehouse.query(_JOURNALLED.format(table=table), given).rows for table in tables]
+    offsets = {offset for (offset,) in itertools.chain.from_iterable(rows)}
     newest = dict(warehouse.query(_SERVED, {**place, "mask": SHARD_MASK}).rows)
     ours = newest.pop(shard, -1)
-    return Journalled({offset for (offset,) in rows}, any(n > ours for n in newest.values()))
+    return Journalled(offsets, any(n > ours for n in newest.values()))
 
 
 class Recovery:
@@ -139,11 +136,13 @@ class Recovery:
         warehouse: Warehouse,
         stopping: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        erasures: Erasures | None = None,
     ) -> None:
         self._core = core
         self._warehouse = warehouse
         self._stopping = stopping
         self._progress = progress
+        self._erasures = erasures
         self.events = 0  # that were stepped
 
     def newest(self, events: int) -> None:
@@ -220,14 +219,12 @@ class Recovery:
         missing = self._core.missing(entry.events)
         if not missing:
             return
-        rows = self._query(_HISTORY, users=tuple(missing), batch=entry.number,
-                           limit=self._core.history_limit)  # fmt: skip
-        histories: dict[str, list[PastEvent]] = {user: [] for user in missing}
-        for user, *past in rows:
-            histories[user].append(PastEvent(*past))
-        for newest_first in histories.values():
-            newest_first.reverse()
-        self._core.restore(histories)
+        # what the core held of them before this batch: everything that was journalled before it
+        before = {"before": entry.number}
+        found = past_events(self._warehouse.query, missing, "batch < %(before)s", before,
+                            self._core.history_limit)  # fmt: skip
+        histories = {user: found.get(user, []) for user in missing}
+        self._core.restore(self._erasures.begin(histories) if self._erasures else histories)
 
     def _query(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return self._warehouse.query(sql, parameters).rows

@@ -46,6 +46,9 @@ class MemoryHistory:
                 event.price,
             )
             kept = self._events.setdefault(event.user_id, [])
+            if event.type == "forget":  # all that came before, whatever its time
+                past = past._replace(ts=max([event.ts, *(old.ts for *_, old in kept)]))
+                kept.clear()
             kept.append((topic, partition, offset, past))
             if len(kept) >= 2 * self._limit:  # a deque of this length costs a new user 600 bytes
                 del kept[: -self._limit]

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from infra.checkpoints import About, Checkpoints, about_state
+from infra.erasures import Erasures
 from infra.log import get_log
 from infra.rows import SHARD_MASK, BatchId
 from infra.settings import Settings
@@ -17,6 +18,7 @@ from infra.warehouse_types import Warehouse
 from online.core import RecommenderConfig
 from online.step import Step
 from streams.core_process import CoreProcess, CoreRaised
+from streams.erasing import release_forgotten
 from streams.keeping import Origin, Position, keep_first
 from streams.learning import Learned
 from streams.process import StateError
@@ -37,6 +39,7 @@ class Started:
     core: CoreProcess
     at: Position
     events: int  # that the core has learned
+    released: int  # users who were in the state, and had been forgotten since
 
 
 class Start:
@@ -45,7 +48,8 @@ class Start:
     def __init__(
         self, settings: Settings, config: RecommenderConfig, make: Callable[..., CoreProcess],
         warehouse: Warehouse, checkpoints: Checkpoints, status: Status, writer: Writer,
-        speaker: Speaker | None, stopping: Callable[[], bool], fresh: bool = False,
+        speaker: Speaker | None, stopping: Callable[[], bool], erasures: Erasures,
+        fresh: bool = False,
     ) -> None:  # fmt: skip
         """make: of a core from its configuration; fresh: take the shard from who had it."""
         self._fresh = fresh
@@ -58,10 +62,13 @@ class Start:
         self._checkpoints = checkpoints
         self._status = status
         self._stopping = stopping
+        self._erasures = erasures
+        self._released = 0  # users who were in a state and had been forgotten since
 
     def begin(self) -> Started:
         """Raises StateError when there are checkpoints, and none can be used; WarehouseError."""
         self._claim()
+        self._erasures.refresh()
         core, about = self._resumed()
         try:
             return self._caught_up(core, about)
@@ -125,6 +132,7 @@ class Start:
         except BaseException:
             core.close()
             raise
+        self._released = release_forgotten(core, self._erasures)
         log.info("state_restored", state=folder.name, events=about.events, by=about.version)
         if not whole:
             log.warning("encoder_begins_anew", why="it was off, or of another shape, in that state")
@@ -139,7 +147,7 @@ class Start:
         def progress(done: int, total: int) -> None:
             self._status.detail = f"learning the journal again: {done} of {total} events"
 
-        recovery = Recovery(core, self._warehouse, self._stopping, progress)
+        recovery = Recovery(core, self._warehouse, self._stopping, progress, self._erasures)
         if about is None:
             self._announce(core)
             recovery.newest(self._settings.recover_events)
@@ -148,7 +156,7 @@ class Start:
                 log.warning("no_checkpoint", why=why, events=recovery.events)
         else:
             self._tail(recovery, about)
-        started = Started(core, self._position(recovery, about), recovery.events)
+        started = Started(core, self._position(recovery, about), recovery.events, self._released)
         if about is not None:
             started.events += about.events
         elif not self._stopping():

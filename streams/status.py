@@ -41,6 +41,7 @@ class Status:
         self.sharing: Callable[[], dict[str, Any]] = dict
         self.taken = self.events = self.duplicates = self.rejects = self.items = 0
         self.slates = self.batches = self.other_keys = self.redelivered = 0
+        self.erasures = {"pending": 0, "done": 0}
         self._freshness: collections.deque[int] = collections.deque(maxlen=FRESHNESS_OF)
         self._recent: collections.deque[tuple[float, int]] = collections.deque(maxlen=5000)
         self._last_batch: float | None = None
@@ -64,7 +65,7 @@ class Status:
         self.batches += 1
         self.events += len(step.accepted)
         self.slates += len(step.slates)
-        self.duplicates += step.duplicates
+        self.duplicates += step.duplicates + learned.repeated
         self.rejects += len(learned.letters)
         self.items += len(learned.announcements)
         self.other_keys += learned.other_keys
@@ -127,6 +128,7 @@ class Status:
             "duplicates": self.duplicates,
             "redelivered": self.redelivered,
             "other_keys": self.other_keys,
+            "erasures": self.erasures,
             "freshness_ms": self.freshness_ms(),
             "stages_ms": {
                 name: {"p50": _share(spent, 50, 1e3), "p99": _share(spent, 99, 1e3)}

@@ -22,6 +22,7 @@ import uvloop
 from infra.address import BrokerAddress
 from infra.broker import BrokerError, EmbeddedBroker
 from infra.checkpoints import Checkpoints, CheckpointsError
+from infra.erasures import Erasures, erasure_key
 from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
@@ -30,6 +31,7 @@ from streams.agents import Intake, add_agents
 from streams.app import make_app
 from streams.core_config import config_of
 from streams.core_process import CoreLost, CoreProcess
+from streams.erasing import Eraser
 from streams.http import HttpError, HttpServer
 from streams.keeping import Keeper
 from streams.learning import Learner
@@ -135,19 +137,21 @@ class Worker:
     async def _serve(self, warehouse: Warehouse, stack: contextlib.AsyncExitStack) -> int:
         settings, status = self._settings, self._status
         checkpoints = self._checkpoints(stack)
+        erasures = Erasures(warehouse, erasure_key(checkpoints.root))
         shard, shares = checkpoints.shard, settings.sharing and self._broker is None
         config = config_of(settings, shard, shares)
         with self._producers(shares) as (letters, slates, updates):
             writer = Writer(warehouse, letters, slates)
             speaker = Speaker(updates, Who(settings.group, shard)) if updates is not None else None
             start = Start(settings, config, CoreProcess, warehouse, checkpoints, status, writer,
-                          speaker, self._ending.asked.is_set, self._fresh)  # fmt: skip
+                          speaker, self._ending.asked.is_set, erasures, self._fresh)  # fmt: skip
             started = await asyncio.to_thread(start.begin)
             core = started.core
             stack.callback(core.close)
             if self._ending.asked.is_set():
                 return 0
-            learner = Learner(core, warehouse, settings.max_record_bytes)
+            learner = Learner(core, warehouse, settings.max_record_bytes, erasures,
+                              settings.pseudonyms)  # fmt: skip
             status.quality = lambda: learner.quality
             keeper = Keeper(
                 checkpoints, core, status, origin(settings, config, warehouse.broker_id),
@@ -158,6 +162,11 @@ class Worker:
                 learner, writer, status, keeper, warehouse.broker_id, settings.batch,
                 started.at.batch, self._sharing(speaker, shard, started),
             )  # fmt: skip
+            eraser = Eraser(
+                warehouse, erasures, core, keeper, pipeline.wake, status, started.at.batch,
+                started.released > 0, slates,
+            )  # fmt: skip
+            pipeline.journalled = eraser.journalled
             app = make_app(settings, self._address)
             learned = partial(journalled, warehouse, shard)
             intake = add_agents(app, settings, pipeline, status, learned)
@@ -170,6 +179,8 @@ class Worker:
             await app.start()
             status.lag = intake.lag
             watching = asyncio.create_task(watch.run(intake.look_ahead))
+            erasing = asyncio.create_task(eraser.run(), name="erase")
+            erasing.add_done_callback(partial(_ended, pipeline))
             code = 1
             try:
                 code = await self._watch(app, pipeline, intake, core, watch)
@@ -178,6 +189,7 @@ class Worker:
                     await intake.read_out(settings.shutdown_s * 0.4)
             finally:
                 watching.cancel()
+                erasing.cancel()
                 await self._stop_app(app, pipeline, code)
         log.info("worker_stopped", events=status.events, rejects=status.rejects,
                  duplicates=status.duplicates)  # fmt: skip
@@ -288,6 +300,12 @@ class Worker:
         broker = self._broker.address if self._broker else str(self._address)
         Running(os.getpid(), broker, where, broker_id, embedded).save(self._settings.state)
         stack.callback(Running.forget, self._settings.state)
+
+
+def _ended(pipeline: Pipeline, erasing: asyncio.Task[None]) -> None:
+    """Whoever asked to be forgotten must not wait for ever, unnoticed."""
+    if not erasing.cancelled() and (error := erasing.exception()) is not None:
+        pipeline.fail(error)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,12 @@ class NullRecommender:
     def absent(self, users: Iterable[str]) -> list[str]:
         return []
 
+    def held(self) -> list[str]:
+        return []
+
+    def release(self, users: Iterable[str]) -> None:
+        """Nobody is held."""
+
     def restore(self, histories: Mapping[str, list[PastEvent]]) -> None:
         """Nothing is kept."""
 

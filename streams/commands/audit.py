@@ -58,6 +58,7 @@ def audit(
             auditor = Auditor(
                 broker, _broker_id(settings.state, log_of(broker).id), reader,
                 settings.max_record_bytes,
+                settings.pseudonyms.user if settings.pseudonyms else lambda user: user,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )  # fmt: skip
             found = auditor.run()

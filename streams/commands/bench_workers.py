@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from streams.commands.bench import JsonOut, Log, _deliver, _progress, bench
+from streams.commands.bench import JsonOut, Log, _deliver, _progress
 from streams.commands.common import (
     Failure,
     Map,
@@ -18,7 +18,6 @@ from streams.commands.common import (
 )
 
 
-@bench.command()
 def recovery(
     events: Annotated[int, typer.Option(min=10_000, help="Events to learn.")] = 150_000,
     users: Annotated[int, typer.Option(min=100, help="Different users.")] = 100_000,
@@ -41,7 +40,6 @@ def recovery(
     _deliver(report, json_out, [recovery_table(report)])
 
 
-@bench.command()
 def workers(
     log: Log,
     count: Annotated[str, typer.Option(metavar="N,N,…", help="How many workers.")] = "1,2,4",

@@ -26,6 +26,7 @@ from streams.commands.common import (
 
 if TYPE_CHECKING:
     from infra.address import BrokerAddress
+    from infra.settings import Settings
     from online.events import Event
     from streams.producer import Delivered, Producer
 
@@ -189,8 +190,11 @@ def _send_single(texts: Iterable[str | bytes], limit: int | None, pace: Pace) ->
 
 
 def _broker() -> BrokerAddress:
-    """Where to send; its topics exist afterwards."""
-    settings = settings_of()
+    return broker_of(settings_of())
+
+
+def broker_of(settings: Settings) -> BrokerAddress:
+    """Where to send; its topics exist afterwards. Raises Failure."""
     from streams.status import reachable_broker
     from streams.topics import ensure_topics
 

@@ -54,7 +54,7 @@ def query(
             sys.stdout.buffer.flush()
             return
         answer = reader.answer(sql)
-    screen().print(_table(answer.columns, answer.rows))
+    screen().print(table_of(answer.columns, answer.rows))
 
 
 def recommend(
@@ -65,8 +65,10 @@ def recommend(
 
     [dim]freshrec recommend 17850 -k 5[/dim]
     """
+    pseudonyms = settings_of(say_unknown=False).pseudonyms
+    known_as = pseudonyms.user(user) if pseudonyms else user
     with _reader() as reader:
-        rows = reader.answer(_SLATE, user=user, k=k).rows
+        rows = reader.answer(_SLATE, user=known_as, k=k).rows
     if not rows:
         raise Failure(
             f"there are no recommendations for user {user!r}: they come with the user's first"
@@ -77,7 +79,7 @@ def recommend(
         (position, item, title, f"{score:.3f}", reason, source, _age(now_ms - written_ms))
         for position, item, title, score, reason, source, written_ms in rows
     ]
-    screen().print(_table(["", "item", "title", "score", "reason", "source", "age"], shown))
+    screen().print(table_of(["", "item", "title", "score", "reason", "source", "age"], shown))
 
 
 @contextlib.contextmanager
@@ -92,7 +94,7 @@ def _reader() -> Iterator[Reader]:
         reader.close()
 
 
-def _table(columns: list[str], rows: list[tuple[Any, ...]]) -> Any:
+def table_of(columns: list[str], rows: list[tuple[Any, ...]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 

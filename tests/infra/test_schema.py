@@ -47,7 +47,8 @@ class Scripted:
 
 
 def test_a_server_that_was_updated_gets_what_it_could_not_have() -> None:
-    old, new = Scripted("18.16.1", []), Scripted("24.8.1.1", [1, 2, 5, 6])
-    assert migrate(old, "here") == ["0001_tables", "0002_views", "0005_vectors", "0006_journal"]
+    old, new = Scripted("18.16.1", []), Scripted("24.8.1.1", [1, 2, 5, 6, 8])
+    everywhere = ["0001_tables", "0002_views", "0005_vectors", "0006_journal", "0008_erasures"]
+    assert migrate(old, "here") == everywhere
     assert migrate(new, "here") == ["0003_retention", "0004_small_blocks", "0007_journal_retention"]
     assert any("MODIFY TTL" in s for s in new.statements)

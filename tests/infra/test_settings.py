@@ -108,3 +108,26 @@ def test_every_key_sets_fields_that_exist() -> None:
 def test_states_that_leave_no_room_for_the_rest_are_refused() -> None:
     with pytest.raises(SettingsError, match="FRESHREC_ENCODER_MB=400: at most an eighth"):
         Settings.from_env({"FRESHREC_ENCODER_MB": "400", "FRESHREC_MEMORY_MB": "1024"}, dotenv=None)
+
+
+def test_the_key_of_pseudonyms_is_read_and_never_shown(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef-secret\n")
+    settings = read(PSEUDONYM_KEY_FILE=str(key))
+    assert settings.pseudonyms is not None and len(settings.pseudonyms.user("ann")) == 32
+    assert "secret" not in repr(settings)
+    assert read(PSEUDONYM_KEY_FILE="none").pseudonyms is read().pseudonyms is None
+
+
+def test_a_key_file_that_is_none_is_refused_with_the_cure(tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    short.write_text("hunter2\n")
+    for path, said in (
+        (short, "has a key of 7 bytes: it must hold at least 16"),
+        (tmp_path / "gone", "cannot be read (No such file or directory): name a file"),
+        (tmp_path, "Is a directory"),
+    ):
+        with pytest.raises(SettingsError) as raised:
+            read(PSEUDONYM_KEY_FILE=str(path))
+        assert said in str(raised.value) and "openssl rand -hex 32" in str(raised.value)
+        assert "hunter2" not in str(raised.value)

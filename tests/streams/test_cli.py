@@ -19,7 +19,7 @@ from streams.commands.produce import GIVE_UP, _send, pace_of
 from streams.producer import Delivered
 
 COMMANDS = ("demo", "up", "produce", "recommend", "query", "backtest", "check", "worker",
-            "migrate", "bench")  # fmt: skip
+            "migrate", "forget", "bench")  # fmt: skip
 HEAVY = (
     "numpy",
     "torch",
@@ -99,6 +99,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["produce", "a.csv", "--topic", "event"], "use events or items"),
         (["produce", "a.csv", "--speed", "fast"], "use 500 (events a second) or 10x"),
         (["produce", "-", "--from", "3"], "need a FILE"),
+        (["forget"], "Missing argument 'USER…'"),
+        (["forget", "ann", ""], "USER '': user_id has 0 characters: 1 to 256 are allowed"),
         (["recomend", "ann"], "No such command 'recomend'"),
         (["bench", "live", "x.csv", "--events", "10"], "Invalid value for '--events'"),
     ],
