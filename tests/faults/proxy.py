@@ -22,7 +22,7 @@ class Proxy:
         self.port: int = self._listening.getsockname()[1]
         self._flowing = threading.Event()
         self._flowing.set()
-        self._links: list[_Link] = []
+        self._links: list[Link] = []
         self.answers_lost = 0  # so many answers to inserts are still to be lost
         self.insert_s = 0.0  # how long an answer to an insert takes
         threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
@@ -64,7 +64,10 @@ class Proxy:
                 client.close()
                 continue
             server.settimeout(None)
-            self._links.append(_Link(self, client, server))
+            self._links.append(self.link(client, server))
+
+    def link(self, client: socket.socket, server: socket.socket) -> Link:
+        return Link(self, client, server)
 
     def lose_answer(self) -> bool:
         """What to do with an answer to an insert; it comes late enough."""
@@ -78,7 +81,7 @@ class Proxy:
         self._flowing.wait()
 
 
-class _Link:
+class Link:
     """A client's connection and ours to the server."""
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:

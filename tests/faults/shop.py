@@ -27,6 +27,7 @@ from streams.producer import EventProducer
 from streams.recovery import Entry, Recovery
 from streams.topics import ensure_topics, log_of
 from tests.clickhouse_server import ClickhouseServer
+from tests.faults.worker import command
 from tests.streams.worker_process import WorkerProcess
 
 TS = 1_700_000_000_000
@@ -78,9 +79,10 @@ class Shop:
             **changes,
         }
 
-    def worker(self, name: str = "worker", **changes: str) -> WorkerProcess:
-        """A worker that is not started yet."""
+    def worker(self, name: str = "worker", kind: str = "", **changes: str) -> WorkerProcess:
+        """A worker that is not started yet; of which kind, see `tests.faults.worker`."""
         made = WorkerProcess(self.folder / name, **self.settings(**changes))
+        made.command = command(kind)
         self.workers.append(made)
         return made
 

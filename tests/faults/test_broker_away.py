@@ -22,7 +22,7 @@ from tests.faults.proxy import Proxy
 from tests.faults.shop import Shop, events
 from tests.streams.worker_process import WorkerProcess
 
-AWAY_S = 60 if os.environ.get("FRESHREC_TEST_FULL") else 7  # a session lasts 6 s
+AWAY_S = 60 if os.environ.get("FRESHREC_TEST_FULL") else 5  # a session lasts 2 s
 
 
 @pytest.fixture

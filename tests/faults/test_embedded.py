@@ -1,4 +1,4 @@
-"""`freshrec up`: one process at a time, and what it learned outlives it and its broker.
+"""`freshrec up`: one process at a time, and what it learned outlives it, its broker, its release.
 
 Ports in use, and two workers with one state folder: tests/streams/test_worker.py.
 """
@@ -13,7 +13,10 @@ import pytest
 
 from infra.address import BrokerAddress
 from streams.producer import EventProducer
+from tests.faults import old_state
+from tests.faults.old_state import EVENTS
 from tests.faults.shop import events
+from tests.faults.worker import command
 from tests.streams.worker_process import WorkerProcess
 
 
@@ -21,6 +24,7 @@ from tests.streams.worker_process import WorkerProcess
 def up(tmp_path: Path) -> Iterator[WorkerProcess]:
     """With the broker and the warehouse that it brings."""
     made = WorkerProcess(tmp_path / "up", encoder="off")
+    made.command = command()
     yield made
     made.kill()
 
@@ -39,26 +43,37 @@ def began_again(worker: WorkerProcess) -> str:
 
 
 @pytest.mark.timeout(240)
-def test_what_an_embedded_worker_learned_outlives_it_and_its_broker(
-    tmp_path: Path, up: WorkerProcess
+def test_what_an_embedded_worker_learned_outlives_it_its_broker_and_its_release(
+    tmp_path: Path, up: WorkerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    old_state.leave(up.state, monkeypatch)
     up.start()
-    learn(up, 0, 400)
+    said = began_again(up)
+    assert "0006_journal" in said and "0001" not in said
+    assert "catalogue_announced items=1" in said and f"recovered events={EVENTS}" in said
+    assert "no_checkpoint" in said and "learned again" in said
+    learn(up, EVENTS, 400)
     other = WorkerProcess(tmp_path / "other", warehouse=f"chdb://{up.state}/warehouse")
     said = other.refused()
     assert f"in use by another process (pid {up.running.pid})" in said and "stop it" in said
 
-    up.kill()  # its locks, its note of where it runs, and its broker's port stay behind
+    up.kill()  # its locks, and its note of where it runs, stay behind
     up.start()
     said = began_again(up)
     assert "state_restored" in said and "offsets_dropped" in said and "recovered events=400" in said
-    learn(up, 400, 300)
+    assert "no_checkpoint" not in said and "migrated" not in said
+    learn(up, EVENTS + 400, 300)
     assert up.stop() == 0
 
     up.start()
     said = began_again(up)
-    assert "events=700" in said and "offsets_dropped" in said and "recovered events=0" in said
-    learn(up, 700, 200)
+    assert f"events={EVENTS + 700}" in said and "recovered events=0" in said
+    assert "offsets_dropped" in said
+    learn(up, EVENTS + 700, 200)
     assert up.stop() == 0
-    (rows,) = up.rows("SELECT count(), uniqExact(event_id) FROM live_events")
-    assert [tuple(row) for row in rows.rows] == [(900, 900)]
+    counts, numbers = up.rows(
+        "SELECT count(), uniqExact(event_id) FROM live_events",
+        f"SELECT min(batch) FROM events WHERE broker_id != '{old_state.BROKER}'",
+    )
+    assert [tuple(row) for row in counts.rows] == [(EVENTS + 900, EVENTS + 900)]
+    assert numbers.rows[0][0] > old_state.LAST_BATCH

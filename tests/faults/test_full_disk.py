@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -42,8 +41,8 @@ def until_paused(worker: WorkerProcess, within_s: float = 30.0) -> int:
 @pytest.mark.timeout(240)
 def test_a_full_disk_is_refused_or_waited_for(open_shop: Callable[[int], Shop], disk: Disk) -> None:
     shop = open_shop(1)
-    worker = shop.worker(encoder="off", checkpoints=str(disk.folder / "checkpoints"))
-    worker.command = [sys.executable, "-m", "tests.faults.narrow"]
+    folder = str(disk.folder / "checkpoints")
+    worker = shop.worker(encoder="off", checkpoints=folder, kind="narrow")
     disk.fill()
     said = worker.refused()
     assert "cannot be written" in said and "make room" in said and str(disk.folder) in said

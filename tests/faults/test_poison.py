@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -32,8 +31,7 @@ def until(shop: Shop, found: tuple[int, int, int]) -> None:
 @pytest.mark.timeout(240)
 def test_poison_is_put_aside_also_after_a_kill(open_shop: Callable[[int], Shop]) -> None:
     shop = open_shop(1)
-    worker = shop.worker(encoder="off", batch="128", checkpoint_s="60")
-    worker.command = [sys.executable, "-m", "tests.faults.touchy"]
+    worker = shop.worker(encoder="off", batch="128", checkpoint_s="60", kind="touchy")
     worker.start()
     first, all_ = 10 * EVERY, 14 * EVERY
     shop.produce(itertools.islice(poisoned(), first))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,9 +12,9 @@ import pytest
 
 from tests.clickhouse_server import ClickhouseServer
 from tests.faults.load import Load, nothing_lost_or_doubled
-from tests.faults.narrow import MESSAGES
 from tests.faults.proxy import Proxy
 from tests.faults.shop import Shop
+from tests.faults.worker import MESSAGES
 from tests.streams.worker_process import WorkerProcess
 
 AWAY_S = 60 if os.environ.get("FRESHREC_TEST_FULL") else 6
@@ -67,8 +66,7 @@ def test_a_warehouse_that_is_away_or_slow_loses_and_doubles_nothing(
     shop = open_shop(2)
     by_proxy = shop.url.replace(str(clickhouse_server.tcp), str(proxy.port))
     url = f"{by_proxy}?timeout=2&connect_timeout=2"
-    worker = shop.worker(encoder="off", batch=str(BATCH), warehouse=url)
-    worker.command = [sys.executable, "-m", "tests.faults.narrow"]
+    worker = shop.worker(encoder="off", batch=str(BATCH), warehouse=url, kind="narrow")
     worker.start()
     with Load(shop.address, rate=500) as load:
         worker.until(lambda health: health["events_total"] > 500)
