@@ -22,7 +22,8 @@ RUN /opt/freshrec/bin/pip install --no-deps -c constraints.txt .
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/freshrec /opt/freshrec
-RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/freshrec --create-home freshrec
+RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/freshrec --create-home freshrec \
+    && install -d -o 10001 -g 10001 /var/lib/freshrec/checkpoints
 # numba keeps machine code in NUMBA_CACHE_DIR: the installed package is not ours to write
 ENV PATH=/opt/freshrec/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -12,7 +12,7 @@ from infra.settings import Settings
 from online.core import Recommender
 from online.events import Event
 from online.tables import PAGE, SLOT_MASK
-from streams.worker import _config
+from streams.core_config import config_of
 from tests.faults.load import nothing_lost_or_doubled
 from tests.faults.shop import Shop, events, newest_state
 
@@ -30,7 +30,7 @@ def held(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
     """What the core's pages hold of each user, newest first."""
     state, _ = newest_state(shop)
     environ = {f"FRESHREC_{k.upper()}": v for k, v in shop.settings(encoder="off").items()}
-    core = Recommender(_config(Settings.from_env(environ, dotenv=None)))
+    core = Recommender(config_of(Settings.from_env(environ, dotenv=None)))
     core.resume(state["core"], "")
     memory = core._memory
     t, histories = memory.tables, {}
