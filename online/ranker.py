@@ -111,6 +111,8 @@ class Scaler:
     def _settle(self) -> None:
         """Mean and variance of several samples together (Chan et al. 1979)."""
         rows, mean, variance = self.seen()
+        if not rows and not self._others:
+            return  # nothing is known: as it came
         if self._others:
             samples = [(rows, mean, variance), *self._others]
             total = max(sum(n for n, _, _ in samples), 1.0)

@@ -117,7 +117,9 @@ class Undisturbed:
 def undisturbed(shop: Shop, shard: int = 0, **changes: str) -> Undisturbed:
     """Step the journal from its beginning, as a worker would that nothing ever happened to."""
     environ = {f"FRESHREC_{k.upper()}": v for k, v in shop.settings(**changes).items()}
-    config: RecommenderConfig = config_of(Settings.from_env(environ, dotenv=None))
+    config: RecommenderConfig = config_of(
+        Settings.from_env(environ, dotenv=None), shard, shares=True
+    )
     core = CoreProcess(config)
     warehouse = shop.warehouse()
     slates: dict[str, tuple[str, list[str]]] = {}
