@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import threading
 import time
@@ -55,9 +57,11 @@ def rows_of(warehouse: Warehouse, user: str) -> dict[str, int]:
 
 def files_naming(folder: Path, user: str) -> list[str]:
     found = []
-    for path in folder.rglob("*"):
-        if path.is_file() and user.encode() in path.read_bytes():
-            found.append(str(path))
+    for root, _, names in os.walk(folder):  # folders may go meanwhile
+        for path in (Path(root) / name for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if user.encode() in path.read_bytes():
+                    found.append(str(path))
     return found
 
 
@@ -134,6 +138,26 @@ def test_a_forgotten_user_is_gone_and_does_not_come_back(open_shop: Callable[[in
     until(lambda: rows_of(warehouse, "victim")["events"] == 3, 30)
     until(lambda: rows_of(warehouse, "victim")["recommendations"] == 1, 30)
     assert worker.stop() == 0
+    warehouse.close()
+
+
+@pytest.mark.timeout(400)
+def test_other_workers_let_go_of_the_user_as_well(open_shop: Callable[[int], Shop]) -> None:
+    shop = open_shop(2)
+    shop.produce(mixed(of("victim", 60), events(3000, seed=4), seed=4))
+    workers = [shop.worker(f"worker-{n}", checkpoint_events="500").start() for n in range(2)]
+    for worker in workers:
+        caught_up(worker)
+    shop.produce(mixed(of("victim", 60, first=100), events(3000, seed=5), seed=5))
+    checkpoints = shop.folder / "checkpoints"
+    until(lambda: {Path(p).parts[-3] for p in files_naming(checkpoints, "victim")} ==
+          {"shard-0", "shard-1"}, 60)  # fmt: skip
+    warehouse = shop.warehouse()
+    shop.produce([forget("victim")])
+    until_gone(shop, warehouse, "victim")
+    for worker in workers:
+        assert worker.stop() == 0
+    assert not files_naming(checkpoints, "victim")
     warehouse.close()
 
 
