@@ -79,7 +79,8 @@ def nothing_lost_or_doubled(
     while journal(shop)[1] < sent and time.monotonic() < deadline:
         assert worker.alive(), worker.words()
         time.sleep(0.1)
+    health = worker.health()
     assert worker.stop() == 0, worker.words()
-    assert journal(shop) == (sent, sent, 0), worker.words()
+    assert journal(shop) == (sent, sent, 0), f"{health} {worker.words()}"
     measured = "SELECT sum(count) FROM metrics FINAL WHERE name = 'hr@10'"
     assert shop.server.run(measured.replace("metrics", f"{shop.database}.metrics")) == [(sent,)]

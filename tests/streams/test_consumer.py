@@ -1,4 +1,4 @@
-"""Our three changes to Faust's consumer. These fail when Faust changes what they rest upon."""
+"""Our changes to Faust's consumer. These fail when Faust changes what they rest upon."""
 
 from __future__ import annotations
 
@@ -128,3 +128,51 @@ async def test_a_suspended_flow_is_waited_for_also_with_full_queues(tmp_path: Pa
     consumer.on_buffer_drop(TP("events", 0))
     consumer.resume_flow()
     await asyncio.wait_for(waiting, 10 * BUFFERED_S)
+
+
+@pytest.mark.parametrize("change", ["none", "partitions", "generation"])
+async def test_what_was_fetched_over_a_rebalance_is_fetched_again(
+    tmp_path: Path, change: str
+) -> None:
+    app = made(tmp_path)
+    consumer = app.consumer
+    old, new = TP("events", 0), TP("events", 1)
+    sought: list[bool] = []
+
+    async def getmany(active_partitions: set[TP], timeout: float) -> dict[TP, Any]:  # noqa: ASYNC109
+        if change == "partitions":  # Faust's set is emptied, and all partitions are fetched then
+            consumer.pause_partitions([old])
+            return {old: ["record"], new: ["record"]}
+        app.consumer_generation_id += change == "generation"
+        return {old: ["record"]}
+
+    async def perform_seek() -> None:
+        sought.append(True)
+
+    consumer._getmany, consumer.perform_seek = getmany, perform_seek
+    consumer.flow_active = True
+    consumer._set_active_tps({old})
+    records, _ = await consumer._wait_next_records(1.0)
+    assert (records, sought) == (({old: ["record"]}, []) if change == "none" else ({}, [True]))
+
+
+async def test_partitions_without_commits_are_sought_from_their_beginning(tmp_path: Path) -> None:
+    thread = made(tmp_path).consumer._thread
+    read, unread = TP("events", 0), TP("events", 1)
+    begun: list[TP] = []
+
+    class Committed:
+        async def seek_to_committed(self) -> dict[TP, int | None]:
+            return {read: 7, unread: None}
+
+        async def seek_to_beginning(self, *partitions: TP) -> None:
+            begun.extend(partitions)
+
+    async def call(method: Any, *arguments: Any) -> Any:
+        return await method(*arguments)
+
+    thread._consumer, thread.call_thread = Committed(), call
+    assert await thread.seek_to_committed() == {read: 7, unread: None}
+    assert begun == [unread]
+    # what makes that necessary
+    assert "ifoffsetandoffset>0:" in without_spaces(aiokafka.AIOKafkaConsumer.seek_to_committed)
