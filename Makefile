@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
 #   make test [ARGS="-k name"]     lint, types, import rules and the whole test suite (ARGS: for pytest)
+#   make faults                    the tests that kill, freeze, cut off and damage real processes
 #   make chaos [ARGS=--short]      everything goes wrong for ten minutes (two); then an audit
 #   make lint                      ruff, mypy and the import rules alone
 #   make format                    let ruff rewrite the files
@@ -16,13 +17,16 @@ ARGS ?=
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: demo test chaos lint format clean
+.PHONY: demo test faults chaos lint format clean
 
 demo: .venv
 	@$(BIN)/freshrec demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --ignore=tests/faults $(ARGS)
+
+faults: .venv
+	$(BIN)/pytest tests/faults $(ARGS)
 
 chaos: .venv
 	@$(BIN)/python -m tests.faults.chaos $(ARGS)
