@@ -1,7 +1,7 @@
 # Everything from nothing: `make demo`, `make test`. Needs make and Python 3.11 or newer.
 #
 #   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
-#   make test [ARGS="-k name"]     lint, types, import rules and the whole test suite (ARGS: for pytest)
+#   make test [ARGS="-k name"]     lint, types, import rules and the tests (ARGS: for pytest)
 #   make faults                    the tests that kill, freeze, cut off and damage real processes
 #   make chaos [ARGS=--short]      everything goes wrong for ten minutes (two); then an audit
 #   make lint                      ruff, mypy and the import rules alone
