@@ -113,7 +113,6 @@ ATTACKS = {
         "SYSTEM SHUTDOWN",
         "SYSTEM KILL",
         "SYSTEM STOP MERGES",
-        "SYSTEM FLUSH LOGS",
     ),
     "read a file": (
         "SELECT * FROM file('{file}', 'LineAsString')",
@@ -127,7 +126,6 @@ ATTACKS = {
         "SELECT * FROM sqlite('{file}', 't')",
         "SELECT * FROM filesystem('{folder}')",
         "DESCRIBE TABLE file('{file}')",
-        "EXPLAIN SELECT file('{file}')",
     ),
     "reach a server": (
         "SELECT * FROM url('{url}', 'LineAsString')",
@@ -148,7 +146,6 @@ ATTACKS = {
         "SELECT 1 INTO OUTFILE '{folder}/out'",
         "SELECT 1 INTO OUTFILE '{folder}/out' FORMAT CSV",
         "SELECT 1 FORMAT CSV INTO OUTFILE '{folder}/out'",
-        "SELECT 1 INTO OUTFILE '{folder}/out' TRUNCATE",
         "BACKUP TABLE events TO File('{folder}/out')",
         "RESTORE TABLE events FROM File('{folder}/private.csv')",
     ),
