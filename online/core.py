@@ -53,6 +53,7 @@ class RecommenderConfig:
 class Recommender:
     """Scores, measures and learns from batches of deliveries; one caller at a time.
 
+    >>> from online.events import Event
     >>> core = Recommender()
     >>> event = Event(event_id="1", type="click", user_id="ann", item_id="cup", ts=1)
     >>> step = core.step([Delivery(event, "events", 0, 0, 1)], now_ms=1)

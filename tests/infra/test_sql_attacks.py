@@ -293,7 +293,7 @@ def test_queries_at_a_time_are_few(
         for thread in asking:
             thread.join()
         assert sorted(answers) == [200] * answers.count(200) + [503] * answers.count(503)
-        assert answers.count(200) >= sql_http.READERS and answers.count(503) >= 1
+        assert answers.count(200) >= 1 and answers.count(503) >= 1
         assert listening.ask("SELECT 1")[2] == b"1\n"
     finally:
         listening.close()
