@@ -43,7 +43,7 @@ def test_every_message_is_accounted_for(open_shop: Callable[[int], Shop]) -> Non
     assert (found.messages, found.counted, found.refused, found.repeated) == (627, 600, 7, 20)
 
     warehouse = shop.warehouse()
-    warehouse.query("ALTER TABLE events DELETE WHERE event_id = 'e5' OR event_id = 'e77'")
+    warehouse.query("ALTER TABLE events DELETE WHERE event_id = 'e155' OR event_id = 'e77'")
     ((partition, offset),) = warehouse.query(
         "SELECT partition, offset FROM events WHERE event_id = 'e9' LIMIT 1"
     ).rows
