@@ -7,7 +7,6 @@ DIR/encoder.json          what they are: shape, items in order, how they were ma
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import msgspec
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
+
+from infra.durable import sync_folder, write_durably
 
 TENSORS, ABOUT = "encoder.safetensors", "encoder.json"
 FORMAT = 1
@@ -56,14 +57,14 @@ def write_checkpoint(folder: Path, about: About, tensors: dict[str, np.ndarray])
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _write(beside / TENSORS, body)
-        _write(beside / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
+        write_durably(beside / TENSORS, body)
+        write_durably(beside / ABOUT, msgspec.json.format(msgspec.json.encode(about)))
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         beside.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError as fault:
         raise CheckpointError(
             f"cannot write the checkpoint {folder}: {fault.strerror}: name a folder on a disk "
@@ -100,19 +101,3 @@ def read_checkpoint(folder: Path) -> tuple[About, dict[str, np.ndarray]]:
 
 
 _CURE = "name a folder that `freshrec train --out` wrote, or make it anew"
-
-
-def _write(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """The folder's entries, too, are on the disk then."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import IO, Any
 
 import msgspec
 
+from infra.durable import sync_folder, write_durably
 from infra.parts import note_of
 from infra.tensors import Damaged
 
@@ -110,10 +110,10 @@ class Checkpoints:
     def commit(self, folder: Path, about: About) -> None:
         """Make a state visible whose parts are written; drop all but the newest KEPT."""
         with self._faults(folder):
-            _write(folder / _ABOUT, msgspec.json.format(msgspec.json.encode(about)))
-            _sync(folder)
+            write_durably(folder / _ABOUT, msgspec.json.format(msgspec.json.encode(about)))
+            sync_folder(folder)
             folder.rename(self.folder / folder.name.replace(_NEW, _STATE))
-            _sync(self.folder)
+            sync_folder(self.folder)
             for old in self.states()[KEPT:]:
                 shutil.rmtree(old)
 
@@ -123,7 +123,7 @@ class Checkpoints:
             older = [*self.states()[1:], *self.folder.glob("damaged-*")]
             for folder in older:
                 shutil.rmtree(folder)
-            _sync(self.folder)
+            sync_folder(self.folder)
         return [folder.name for folder in older]
 
     @staticmethod
@@ -141,9 +141,9 @@ class Checkpoints:
         path = self.folder / _MARK
         with self._faults(path):
             beside = path.with_name(_MARK + ".new")
-            _write(beside, msgspec.json.encode(mark.sealed()))
+            write_durably(beside, msgspec.json.encode(mark.sealed()))
             beside.rename(path)
-            _sync(self.folder)
+            sync_folder(self.folder)
 
     def marked(self) -> Mark | None:
         """The newest mark. None without one, and when it is damaged."""
@@ -212,7 +212,7 @@ def about_state(folder: Path) -> About:
 def _lineage(path: Path) -> str:
     """The name in that file, made when it is missing."""
     if not path.exists():
-        _write(path, uuid.uuid4().hex.encode())
+        write_durably(path, uuid.uuid4().hex.encode())
     return path.read_text(encoding="ascii").strip()
 
 
@@ -239,19 +239,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
-
-
-def _write(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """The folder's entries, too, are on the disk then."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
