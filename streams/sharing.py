@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
@@ -72,7 +73,11 @@ class Heard:
         for partition, offset, value in records:
             word = read(value)
             if word is not None and word.group == self._who.group and word.shard != self._who.shard:
-                self._hear(core, word)
+                try:
+                    self._hear(core, word)
+                except msgspec.MsgspecError as fault:  # whoever may write there must not end us
+                    log.warning("word_not_understood", kind=word.kind, shard=word.shard,
+                                partition=partition, offset=offset, why=str(fault))  # fmt: skip
             self.offsets[partition] = offset + 1
 
     def _hear(self, core: Hears, word: Word) -> None:
@@ -127,7 +132,6 @@ class Listener:
         self._heard = heard
         self._thread = ThreadPoolExecutor(1, "listen")
         self._consumer: KafkaConsumer | None = None
-        self.behind = 0  # records that are there and not read
 
     def poll(self) -> list[tuple[int, int, bytes]]:
         """The next records (partition, offset, value); waits a moment for them. In a thread.

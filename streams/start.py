@@ -129,10 +129,10 @@ class Start:
         self._status.detail = f"reading the checkpoint {folder.name}"
         try:
             whole = core.resume(folder, about.parts["core"])
+            self._released = release_forgotten(core, self._erasures)
         except BaseException:
             core.close()
             raise
-        self._released = release_forgotten(core, self._erasures)
         log.info("state_restored", state=folder.name, events=about.events, by=about.version)
         if not whole:
             log.warning("encoder_begins_anew", why="it was off, or of another shape, in that state")

@@ -12,7 +12,7 @@ from online.step import Step
 from online.told import SHADOW, Rankers, Told, Weights
 from streams.learning import Learned
 from streams.sharing import Heard
-from streams.updates import CHUNK, Who, words_of
+from streams.updates import CHUNK, Who, Word, encode, words_of
 from streams.writing import Work
 
 GROUP = "shop"
@@ -81,8 +81,12 @@ def test_our_own_words_strangers_and_rubbish_are_passed_over() -> None:
     ear = Ear()
     heard(1).apply(ear, records(words))
     heard(0, "others").apply(ear, records(words))
-    heard(0).apply(ear, records([b"", b"\xff\x00", b"{}"]))
-    assert not ear.events
+    damaged = [encode(Word(1, GROUP, 1, 5, kind, b"\xff\xfe")) for kind in
+               ("events", "items", "rankers", "weights", "of a later release")]  # fmt: skip
+    ours = heard(0)
+    ours.apply(ear, records([b"", b"\xff\x00", b"{}", *damaged]))
+    assert not (ear.events or ear.rankers or ear.weights or ear.items)
+    assert ours.offsets == {0: 8} and ours.batches == {}
 
 
 def test_the_newest_rankers_and_announcements_are_told() -> None:
