@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from infra.chdb_warehouse import ChdbWarehouse
+from infra.log import ROOT
 from tests.certificates import certificates
 from tests.clickhouse_server import clickhouse_server
 
@@ -21,3 +23,13 @@ def chdb_warehouse(tmp_path: Path) -> Iterator[ChdbWarehouse]:
     warehouse.migrate()
     yield warehouse
     warehouse.close()
+
+
+@pytest.fixture(autouse=True)
+def levels_of_logs() -> Iterator[None]:
+    """A command that ran in this process sets levels, which the next test must not inherit."""
+    loggers = [logging.getLogger(name) for name in ("", ROOT, "kafka")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
