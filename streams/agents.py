@@ -30,6 +30,7 @@ from streams.topics import EVENTS, ITEMS
 log = get_log("agents")
 
 LOOK_S = 2.0
+ANNOUNCED_S = 0.2  # announcements are collected for so long; Faust looks that often for them
 COMMIT_S = 3.0
 AskJournal = Callable[[str, int, int], Journalled]  # topic, partition, first offset
 CALM_S = 0.3  # nothing came for so long: it was all
@@ -212,16 +213,15 @@ def add_agents(
     intake = Intake(app, pipeline, status, journalled)
     events = app.topic(EVENTS, key_type=bytes, value_type=bytes)
     items = app.topic(ITEMS, key_type=bytes, value_type=bytes)
-    within = settings.linger_ms / 1000
 
     @app.agent(events, name="learn")
     async def learn(stream: Any) -> None:
-        async for batch in stream.noack_take(settings.batch, within=within):
+        async for batch in stream.noack_take(settings.batch, within=settings.linger_ms / 1000):
             await intake.take(batch)
 
     @app.agent(items, name="announce")
     async def announce(stream: Any) -> None:
-        async for batch in stream.noack_take(settings.batch, within=within):
+        async for batch in stream.noack_take(settings.batch, within=ANNOUNCED_S):
             await intake.take(batch)
 
     def seal(on: bool) -> None:

@@ -35,12 +35,13 @@ log = get_log("pipeline")
 
 WAITING = 16_000_000  # bytes, about, of learned batches that wait to be written
 WAITING_LATER = 64_000_000  # of journalled batches whose other rows wait
-LATER_S = 0.2  # how long slates, metrics and dead letters are collected
+LATER_S = 0.5  # how long slates, metrics and dead letters are collected
 # An insert costs about the same for one row as for hundreds, and makes a dozen files a table. So
-# after each write we rest, the longer the more came: at low rates people wait little, at high ones
-# inserts are large. (What is written less often than that waits for LATER_S.)
-REST_S_EACH = 0.0003  # for each event that was written, within these bounds
-SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.15
+# after each write we rest: the longer the more came, since at high rates inserts are large, and the
+# longer the more it cost, since on a busy machine small inserts would take what is left of it.
+REST_S_EACH = 0.0003  # for each event that was written, and
+REST_PER_S = 3.0  # for each second that writing took, whichever is more, within these bounds
+SHORTEST_REST_S, LONGEST_REST_S = 0.04, 0.15
 
 T = TypeVar("T")
 
@@ -324,8 +325,9 @@ class Pipeline:
                 works = [await self._queue.get()]
                 await asyncio.sleep(rested - time.monotonic())
                 works += self._queue.get_all()
+                began = time.monotonic()
                 group = await self._written(works, SOON, self._writing)
-                rested = time.monotonic() + _rest_s(works)
+                rested = time.monotonic() + _rest_s(works, time.monotonic() - began)
                 for work in works:
                     self._status.wrote(work.learned, group.written_ms)
                     self._learner.journalled(work.learned)
@@ -413,9 +415,10 @@ class Pipeline:
         return answer
 
 
-def _rest_s(works: list[Work]) -> float:
+def _rest_s(works: list[Work], took_s: float) -> float:
     events = sum(len(work.learned.step.accepted) for work in works)
-    return min(max(REST_S_EACH * events, SHORTEST_REST_S), LONGEST_REST_S)
+    rest = max(REST_S_EACH * events, REST_PER_S * took_s, SHORTEST_REST_S)
+    return min(rest, LONGEST_REST_S)
 
 
 def _now_ms() -> int:

@@ -23,8 +23,8 @@ from streams.writing import Work
 
 log = get_log("sharing")
 
-POLL_MS = 100
-FETCH_WAIT_MS = 20
+POLL_MS = 500
+FETCH_WAIT_MS = 100
 AT_ONCE = 4  # records of one poll: `MOST_TOLD` has room for them
 MOST_CHUNKS = 1_000
 

@@ -1,8 +1,9 @@
 """`freshrec bench workers`: one worker, two and four on the same log: cost and quality.
 
-Events come at a set pace, so that all partitions are read at the same time of the log. What one
-more worker costs is processor time for each event; what it loses is quality, since what others
-learned comes a moment later.
+What one more worker costs is processor time for each event: measured with as many events as they
+take, for which more workers are there, and at a pace, where what a worker does however little comes
+counts. What it loses is quality, since what others learned comes a moment later: measured at the
+pace, so that all partitions are read at the same time of the log.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,22 @@ class WorkersPlan:
     workers: tuple[int, ...] = (1, 2, 4)
     events: int = 100_000
     rate: int = 500  # events a second
+    flat: int = 40_000  # events of the log that come as fast as they are taken
     reading: Reading = field(default_factory=Reading)
 
 
 def run(plan: WorkersPlan, settings: Settings, say: Say) -> dict[str, Any]:
     """Measure. Raises BenchError."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for n in plan.workers:
         with tempfile.TemporaryDirectory(prefix="freshrec-bench-") as folder:
-            rows.append(_with(n, plan, settings, Path(folder), say))
-    first = rows[0]
+            paced = _with(n, plan, settings, Path(folder), say)
+        with tempfile.TemporaryDirectory(prefix="freshrec-bench-") as folder:
+            flat = _with(n, replace(plan, events=plan.flat, rate=0), settings, Path(folder), say)
+        rows.append({"workers": n, "paced": paced, "flat": flat})
     for row in rows:
-        row["cpu_ratio"] = round(row["cpu_us_per_event"] / first["cpu_us_per_event"], 3)
-        row["ndcg_ratio"] = round(row["ndcg@10"] / first["ndcg@10"], 4)
+        for name, figure in (("paced", "cpu_us"), ("flat", "cpu_us"), ("paced", "ndcg@10")):
+            row[name][f"{figure}_ratio"] = round(row[name][figure] / rows[0][name][figure], 4)
     return {
         "benchmark": "workers",
         "log": plan.log.name,
@@ -60,7 +64,7 @@ def run(plan: WorkersPlan, settings: Settings, say: Say) -> dict[str, Any]:
 
 
 def _with(n: int, plan: WorkersPlan, settings: Settings, folder: Path, say: Say) -> dict[str, Any]:
-    what = f"{n} worker{'s' if n > 1 else ''}"
+    what = f"{n} worker{'s' if n > 1 else ''}, {f'{plan.rate}/s' if plan.rate else 'all at once'}"
     with EmbeddedBroker() as broker, contextlib.ExitStack() as stack:
         address = BrokerAddress.at(broker.address)
         ensure_topics(address, max(settings.partitions, n))
@@ -76,17 +80,19 @@ def _with(n: int, plan: WorkersPlan, settings: Settings, folder: Path, say: Say)
             worker.await_ready()
         _settle(workers)
         before = [worker.cpu_s() for worker in workers]
+        began = time.monotonic()
         sent = _produce(plan, address, what, say)
         _await_all(workers, sent)
+        took_s = time.monotonic() - began
         cpu_s = sum(w.cpu_s() - b for w, b in zip(workers, before, strict=True))
         found = [worker.health()["quality"] for worker in workers]
         targets = sum(q["targets"] for q in found)
         if not targets:
             raise BenchError(f"{plan.log} has no event to measure quality with")
         return {
-            "workers": n,
             "events": sent,
-            "cpu_us_per_event": round(1e6 * cpu_s / sent, 1),
+            "events_per_second": round(sent / took_s, 1),
+            "cpu_us": round(1e6 * cpu_s / sent, 1),
             **{
                 name: sum(q["targets"] * q[name] for q in found) / targets
                 for name in ("hr@10", "ndcg@10")
@@ -116,7 +122,7 @@ def _produce(plan: WorkersPlan, address: BrokerAddress, what: str, say: Say) -> 
                 break
             producer.send(event)
             sent += 1
-            ahead = sent / plan.rate - (time.monotonic() - began)
+            ahead = sent / plan.rate - (time.monotonic() - began) if plan.rate else 0.0
             if ahead > EACH_S:
                 time.sleep(ahead)
                 say(what, sent, min(plan.events, log.rows))

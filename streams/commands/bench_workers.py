@@ -44,7 +44,8 @@ def workers(
     log: Log,
     count: Annotated[str, typer.Option(metavar="N,N,…", help="How many workers.")] = "1,2,4",
     events: Annotated[int, typer.Option(min=1000, help="Events of the log.")] = 100_000,
-    rate: Annotated[int, typer.Option(min=1, help="Events/s.")] = 500,
+    rate: Annotated[int, typer.Option(min=1, help="Events/s at the pace.")] = 500,
+    flat: Annotated[int, typer.Option(min=1000, help="Events that come at once.")] = 40_000,
     json_out: JsonOut = None,
     rename: Map = None,
     fixed: Set = None,
@@ -65,7 +66,7 @@ def workers(
         numbers = ()
     if not numbers or not all(1 <= n <= 16 for n in numbers):
         raise Failure(f"--count {count}: use whole numbers from 1 to 16, such as 1,2,4")
-    plan = WorkersPlan(log, numbers, events, rate, reading_of(rename, fixed, ts_unit))
+    plan = WorkersPlan(log, numbers, events, rate, flat, reading_of(rename, fixed, ts_unit))
     with _progress() as say:
         report = run(plan, settings, say)
     _deliver(report, json_out, [workers_table(report)])

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from online.events import Event, Item
 from streams.codec import encode
 from streams.producer import EventProducer, ItemProducer, Producer
 from streams.status import Running, reachable_broker
-from streams.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS, ensure_topics
+from streams.topics import DEAD_LETTERS, EVENTS, RECOMMENDATIONS
 from streams.worker import Worker
 from tests.streams.worker_process import WorkerProcess
 
@@ -135,52 +134,6 @@ def test_events_items_and_rubbish_end_to_end(tmp_path: Path, workers: list[Worke
     assert tuple(reasons.rows[0]) == (10_000, 10_000, 0)
     assert lanterns.rows[0][0] == 100
     assert slates.rows[0][1] == 300
-
-
-@pytest.mark.timeout(400)
-def test_a_stop_under_load_and_a_kill_lose_and_double_nothing(
-    tmp_path: Path, broker: EmbeddedBroker, address: BrokerAddress, workers: list[WorkerProcess]
-) -> None:
-    """A broker that outlives the worker: SIGTERM, start again, SIGKILL, start again."""
-    ensure_topics(address, 4)
-    enough = threading.Event()
-    sent: list[int] = []
-
-    def produce() -> None:
-        rng = random.Random(9)
-        with EventProducer(address) as producer:
-            for n in range(100_000):
-                producer.send(event(n, rng))
-                if n % 10 == 0 and enough.wait(0.05):
-                    break
-            sent.append(producer.flush().confirmed)
-
-    worker = WorkerProcess(tmp_path / "w", broker=f"kafka://{broker.address}")
-    workers.append(worker)
-    worker.start()
-    producing = threading.Thread(target=produce, daemon=True)
-    producing.start()
-    worker.until(lambda health: health["events_total"] > 500)
-    assert worker.stop(signal.SIGTERM, within_s=10) == 0
-
-    worker.start()
-    worker.until(lambda health: health["events_total"] > 300)
-    assert producing.is_alive(), "the load must outlast both stops"
-    worker.kill()
-
-    worker.start()
-    enough.set()
-    producing.join()
-    worker.until(lambda health: not sum(health["lag"].values()), 90)
-    assert worker.stop() == 0
-    (rows, doubled, latest) = worker.rows(
-        "SELECT count(), uniqExact(event_id) FROM events FINAL",
-        "SELECT count() - uniqExact(event_id) FROM events",
-        "SELECT count() FROM (SELECT DISTINCT user_id FROM live_recommendations)",
-    )
-    assert tuple(rows.rows[0]) == (sent[0], sent[0])
-    assert doubled.rows[0][0] == 0  # the journal was learned again: redelivered ones were known
-    assert latest.rows[0][0] == 300
 
 
 def test_a_worker_whose_core_died_ends_without_waiting_for_an_event(
