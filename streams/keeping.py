@@ -3,7 +3,7 @@
 A batch is acknowledged when all its rows are in the warehouse and a mark says so. Its events are
 then in a checkpoint: in a state, or in the journal after it. A state costs a few milliseconds of
 the core's time and about a second of a processor's, so the next one is begun when enough came to
-make going on from the journal slow, and never so soon that states cost more than a 25th of the
+make going on from the journal slow, and never so soon that states cost more than a 33rd of the
 time.
 """
 
@@ -28,7 +28,7 @@ from streams.status import Status
 log = get_log("checkpoints")
 
 LONGEST_S = 3600.0  # that it may be old, when anything came since
-SPARING = 25.0  # times its cost that lie between two states
+SPARING = 33.0  # times its cost that lie between two states
 AFTER_A_FAULT_S = 30.0
 LOOK_S = 0.1
 FIRST_S = 120.0
