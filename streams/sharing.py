@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ POLL_MS = 500
 FETCH_WAIT_MS = 100
 AT_ONCE = 4  # records of one poll: `MOST_TOLD` has room for them
 MOST_CHUNKS = 1_000
+LATE_WEIGHT = 0.05  # of the newest word in the mean
 
 
 class Hears(Protocol):
@@ -61,12 +63,13 @@ class Heard:
         self._who = who
         self.batches, self.offsets = dict(batches), dict(offsets)
         self.events = 0  # of others, that we heard of
+        self.late_ms = 0.0  # from when they were learned until we heard, a moving mean
         self._chunks: dict[int, list[Chunk]] = {}
 
     def figures(self) -> dict[str, Any]:
         """For /health: our shard, and of the others the newest batch that we heard of."""
         return {"shard": self._who.shard, "heard": {str(s): b for s, b in self.batches.items()},
-                "events": self.events}  # fmt: skip
+                "events": self.events, "late_ms": round(self.late_ms)}  # fmt: skip
 
     def apply(self, core: Hears, records: list[tuple[int, int, bytes]]) -> None:
         """Tell the core what is new in records (partition, offset, value), in order."""
@@ -100,6 +103,8 @@ class Heard:
         core.hear(told)
         self.batches[word.shard] = word.batch
         self.events += len(told)
+        late_ms = (time.time_ns() // 1000 - word.batch) / 1000  # its number is about its time
+        self.late_ms += LATE_WEIGHT * (late_ms - self.late_ms)
 
     def _hear_weights(self, core: Hears, word: Word) -> None:
         chunk = decode(word.body, type=Chunk)

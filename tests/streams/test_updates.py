@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,19 @@ def records(words: list[bytes]) -> list[tuple[int, int, bytes]]:
 
 def heard(shard: int = 0, group: str = GROUP) -> Heard:
     return Heard(Who(group, shard), {}, {})
+
+
+def test_how_late_words_come_is_known() -> None:
+    ear, listening = Ear(), heard()
+    now_us = time.time_ns() // 1000
+    words = [
+        w
+        for n in range(200)
+        for w in words_of([work((now_us - 400_000 >> 10) + n, "click")], Who(GROUP, 1))
+    ]
+    listening.apply(ear, records(words))
+    assert len(ear.events) == 200
+    assert 100 < listening.figures()["late_ms"] < 60_000
 
 
 def test_interactions_are_told_and_the_rest_is_not() -> None:
