@@ -40,8 +40,8 @@ LATER_S = 0.5  # how long slates, metrics and dead letters are collected
 # after each write we rest: the longer the more came, since at high rates inserts are large, and the
 # longer the more it cost, since on a busy machine small inserts would take what is left of it.
 REST_S_EACH = 0.0003  # for each event that was written, and
-REST_PER_S = 3.0  # for each second that writing took, whichever is more, within these bounds
-SHORTEST_REST_S, LONGEST_REST_S = 0.04, 0.15
+REST_PER_S = 1.0  # for each second that writing took, whichever is more, within these bounds
+SHORTEST_REST_S, LONGEST_REST_S = 0.03, 0.15
 
 T = TypeVar("T")
 
