@@ -32,7 +32,7 @@ from infra.tensors import Damaged
 FORMAT = 1
 KEPT = 3
 SHARDS = 1024  # at most: a batch's number ends in that of the shard that learned it
-_ABOUT, _MARK, _STATE, _NEW = "about.json", "mark.json", "state-", "new-"
+_ABOUT, _MARK, _STATE, _NEW, _OLD = "about.json", "mark.json", "state-", "new-", "old-"
 _LINEAGE = "lineage"
 
 
@@ -86,7 +86,7 @@ class Checkpoints:
         with self._faults(root):
             root.mkdir(parents=True, exist_ok=True)
             self.shard, self.folder, self._lock = _claimed(root)
-            for left in self.folder.glob(_NEW + "*"):
+            for left in [*self.folder.glob(_NEW + "*"), *self.folder.glob(_OLD + "*")]:
                 shutil.rmtree(left)
             self.lineage = _lineage(self.folder / _LINEAGE)
 
@@ -115,14 +115,14 @@ class Checkpoints:
             folder.rename(self.folder / folder.name.replace(_NEW, _STATE))
             sync_folder(self.folder)
             for old in self.states()[KEPT:]:
-                shutil.rmtree(old)
+                _drop(old)
 
     def drop_older(self) -> list[str]:
         """Drop all states but the newest: they hold who was forgotten since. Which these were."""
         with self._faults(self.folder):
             older = [*self.states()[1:], *self.folder.glob("damaged-*")]
             for folder in older:
-                shutil.rmtree(folder)
+                _drop(folder)
             sync_folder(self.folder)
         return [folder.name for folder in older]
 
@@ -132,8 +132,10 @@ class Checkpoints:
 
     def put_by(self, folder: Path) -> None:
         """Rename a state that cannot be used: it must not count among those that are kept."""
+        aside = folder.with_name(f"damaged-{folder.name.removeprefix(_STATE)}")
         with contextlib.suppress(OSError):
-            folder.rename(folder.with_name(f"damaged-{folder.name.removeprefix(_STATE)}"))
+            shutil.rmtree(aside, ignore_errors=True)  # numbers are used again
+            folder.rename(aside)
 
     # -- the mark ----------------------------------------------------------------------------
 
@@ -207,6 +209,13 @@ def about_state(folder: Path) -> About:
         if size != note.size:
             raise Damaged(f"{folder / name}.safetensors has {size} bytes instead of {note.size}")
     return about
+
+
+def _drop(folder: Path) -> None:
+    """Remove it; a kill in between must not leave what looks like a state."""
+    old = folder.with_name(_OLD + folder.name)
+    folder.rename(old)
+    shutil.rmtree(old)
 
 
 def _lineage(path: Path) -> str:

@@ -106,6 +106,7 @@ class Chaos:
         self._shop, self._proxy, self._workers = shop, proxy, workers
         self._rng = random.Random(seed)
         self.happened: Counter[str] = Counter()
+        self._damaged: set[tuple[Path, int]] = set()  # states, with their inodes: names come again
         self._faults: list[Callable[[], None]] = [
             self.worker_killed, self.worker_killed, self.worker_stopped, self.worker_frozen,
             self.all_workers_killed, self.checkpoint_damaged, self.warehouse_stopped,
@@ -156,8 +157,10 @@ class Chaos:
         worker.kill()
         for folder in sorted((self._shop.folder / "checkpoints").glob("shard-*")):
             states = sorted(folder.glob("state-*"))
-            if len(states) > 1:  # one whole state is left
-                path = states[-1] / "core.safetensors"
+            whole = [s for s in states if (s, s.stat().st_ino) not in self._damaged]
+            if len(whole) > 1:  # one whole state is left
+                self._damaged.add((whole[-1], whole[-1].stat().st_ino))
+                path = whole[-1] / "core.safetensors"
                 with path.open("r+b") as file:
                     file.seek(path.stat().st_size // 2)
                     file.write(b"\xff\x00\xff")

@@ -84,6 +84,44 @@ def test_the_newest_three_states_are_kept_and_can_be_read(tmp_path: Path) -> Non
     checkpoints.close()
 
 
+@pytest.mark.parametrize("by", ["commit", "drop_older"])
+def test_a_kill_while_an_old_state_is_removed_leaves_no_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for batch in (10, 20, 30):
+        committed(checkpoints, batch)
+
+    def killed(folder: Path) -> None:
+        (folder / "about.json").unlink()
+        raise SystemExit
+
+    monkeypatch.setattr("infra.checkpoints.shutil.rmtree", killed)
+    with pytest.raises(SystemExit):
+        if by == "commit":
+            folder = checkpoints.folder / "new-000000000004"
+            folder.mkdir()
+            checkpoints.commit(folder, About(1, "0", 0, 40, "b", {}, 0, {}, {}))
+        else:
+            checkpoints.drop_older()
+    assert [about_state(state).batch for state in checkpoints.states()]  # each can be read
+    checkpoints.close()
+    monkeypatch.undo()
+    again = Checkpoints(tmp_path)
+    assert not [path.name for path in again.folder.iterdir() if path.name.startswith("old-")]
+    again.close()
+
+
+def test_a_number_that_is_used_again_may_be_damaged_again(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    committed(checkpoints, 10)
+    for batch in (20, 30):
+        newest = committed(checkpoints, batch)
+        checkpoints.put_by(newest)
+        assert [about_state(state).batch for state in checkpoints.states()] == [10]
+    checkpoints.close()
+
+
 def test_two_workers_have_two_shards_and_a_crash_frees_one(tmp_path: Path) -> None:
     first, second = Checkpoints(tmp_path), Checkpoints(tmp_path)
     assert (first.shard, second.shard) == (0, 1)
