@@ -214,6 +214,8 @@ def about_state(folder: Path) -> About:
 def _drop(folder: Path) -> None:
     """Remove it; a kill in between must not leave what looks like a state."""
     old = folder.with_name(_OLD + folder.name)
+    if old.exists():  # it could not be removed the last time that this number was used
+        shutil.rmtree(old)
     folder.rename(old)
     shutil.rmtree(old)
 
