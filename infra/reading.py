@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from infra.warehouse_types import Answer
 from online.events import Item
 from online.step import PastEvent
+from online.texts import query_name
 
-USERS_AT_ONCE = 1_000  # bounds the length of one statement
+AT_ONCE = 1_000  # bounds the length of one statement
 
 Execute = Callable[[str, dict[str, Any]], Answer]
 
-_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price FROM (
-    SELECT user_id, event_id, type, item_id, ts, session_id, price, produced_ms, offset
+_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price, query FROM (
+    SELECT user_id, event_id, type, item_id, ts, session_id, price, query, produced_ms, offset
     FROM events
     PREWHERE user_id IN %(users)s
     WHERE {condition}
@@ -31,6 +34,9 @@ ORDER BY batch DESC, batch_pos DESC LIMIT 1"""
 _BEFORE = """SELECT max(ts) FROM events PREWHERE user_id = %(user)s
 WHERE batch < %(batch)s OR (batch = %(batch)s AND batch_pos <= %(position)s)"""
 _AFTER = "(batch > %(batch)s OR (batch = %(batch)s AND batch_pos > %(position)s))"
+
+_TEXTS = """SELECT text_key, vector FROM text_vectors
+PREWHERE model = %(model)s AND text_key IN %(keys)s LIMIT 1 BY text_key"""
 
 _CATALOGUE = """SELECT item_id, title, category, brand, price, description, tags, stock,
     available_from
@@ -51,9 +57,9 @@ def _not_later(before: dict[tuple[str, int], int]) -> tuple[str, dict[str, Any]]
     return f"NOT (broker_id = %(broker)s AND ({' OR '.join(parts)}))", parameters
 
 
-def _chunks(users: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(users), USERS_AT_ONCE):
-        yield users[start : start + USERS_AT_ONCE]
+def _chunks(names: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(names), AT_ONCE):
+        yield names[start : start + AT_ONCE]
 
 
 def histories(
@@ -80,12 +86,21 @@ def past_events(
     for some in _chunks(sorted(set(users))):
         given = {**parameters, "users": tuple(some), "limit": int(limit)}
         for user, *past in execute(sql, given).rows:
-            found.setdefault(user, []).append(PastEvent(*past))
+            found.setdefault(user, []).append(_past(*past))
     for user, past in found.items():
         past.reverse()
         if "forget" in (event.type for event in past):
             found[user] = _since_forget(execute, user, condition, parameters, limit)
     return found
+
+
+def _past(
+    event_id: str, kind: str, item_id: str, ts: int, session_id: str, price: float | None,
+    query: str | None,
+) -> PastEvent:  # fmt: skip
+    if kind == "search" and query:
+        item_id = query_name(query)
+    return PastEvent(event_id, kind, item_id, ts, session_id, price)
 
 
 def _since_forget(
@@ -97,9 +112,18 @@ def _since_forget(
     ((ts,),) = execute(_BEFORE, place).rows
     after = _HISTORY.format(condition=f"{_AFTER} AND {condition}")
     given |= place | {"users": (user,), "limit": int(limit)}
-    newer = [PastEvent(*past) for _, *past in execute(after, given).rows]
+    newer = [_past(*past) for _, *past in execute(after, given).rows]
     newer.reverse()
     return [PastEvent(event_id, "forget", "", ts), *newer]
+
+
+def text_vectors(execute: Execute, model: str, keys: Iterable[str]) -> dict[str, bytes]:
+    """By key, those vectors (f4) of a model that there are."""
+    found: dict[str, bytes] = {}
+    for some in _chunks(sorted(keys)):
+        rows = execute(_TEXTS, {"model": model, "keys": tuple(some)}).rows
+        found |= {key: np.array(vector, np.float32).tobytes() for key, vector in rows}
+    return found
 
 
 def catalogue(execute: Execute) -> list[Item]:

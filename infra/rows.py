@@ -114,6 +114,8 @@ DEAD_LETTERS = (
     "written_ms",
 )
 
+TEXT_VECTORS = ("model", "text_key", "vector", "written_ms")
+ITEM_TEXTS = ("item_id", "model", "text_key", "version", "written_ms")
 JOURNAL = ("shard", "batch", "kind", "pos", "body", "broker_id", "written_ms")
 
 TABLES = (
@@ -221,6 +223,27 @@ def announcement_rows(
         for n, a in enumerate(announcements)
     ]  # fmt: skip
     return [("journal", JOURNAL, rows)] if rows else []
+
+
+def text_rows(
+    model: str, made: Mapping[str, bytes], keys: Mapping[str, str], batch: BatchId,
+    written_ms: int,
+) -> list[Block]:  # fmt: skip
+    """What texts said: vectors by their key, and each item's key, also for the journal."""
+    vectors: list[Row] = [
+        (model, key, np.frombuffer(raw, "<f4").tolist(), written_ms) for key, raw in made.items()
+    ]
+    items: list[Row] = [(item, model, key, batch.batch, written_ms) for item, key in keys.items()]
+    told: list[Row] = [
+        (batch.shard, batch.batch, "text", n, _json.encode((item, key)), batch.broker_id,
+         written_ms)
+        for n, (item, key) in enumerate(keys.items())
+    ]  # fmt: skip
+    blocks: list[Block] = [
+        ("text_vectors", TEXT_VECTORS, vectors), ("journal", JOURNAL, told),
+        ("item_texts", ITEM_TEXTS, items),
+    ]  # fmt: skip
+    return [block for block in blocks if block[2]]
 
 
 def dead_letter_rows(letters: Iterable[DeadLetter], broker_id: str, written_ms: int) -> list[Block]:

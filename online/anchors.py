@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from online.compiled import compiled
-from online.features import SOURCES, Scratch
+from online.features import NEWEST_TEXTS, SOURCES, Scratch
 from online.history import newest
+from online.likeness import FADE
 from online.pairs import WINDOW, held, strength
 from online.tables import DIRECT, Tables
+from online.texts import Texts
 from online.walk import DIRECT_ITEMS, WALK_ITEMS
 
 TRANSITION, NEIGHBOURS = SOURCES.index("transition"), SOURCES.index("neighbours")
-SEQUENCE = SOURCES.index("sequence")
+SEQUENCE, TEXT, CATEGORY = map(SOURCES.index, ("sequence", "text", "category"))
 
 
 @compiled
@@ -39,8 +41,37 @@ def _strongest(
 
 
 @compiled
+def _most_alike(vector: np.ndarray, scale: np.ndarray, items: np.ndarray, n: int, to: int) -> int:
+    """Which of the user's n newest items and queries resembles the item `to` most, -1 none."""
+    best, found = np.float32(0.0), -1
+    for p in range(min(n, NEWEST_TEXTS)):
+        i, total = items[p], np.int32(0)
+        if i == to:
+            continue
+        for k in range(vector.shape[1]):
+            total += np.int32(vector[i, k]) * np.int32(vector[to, k])
+        value = np.float32(total) * (scale[i] * scale[to]) * FADE[p]
+        if value > best:
+            best, found = value, p
+    return found
+
+
+@compiled
+def _same_kind(texts: Texts, items: np.ndarray, n: int, to: int) -> int:
+    """The newest of the user's items of the same category as the item `to`, or brand; -1 none."""
+    for p in range(n):
+        i = items[p]
+        if texts.category[to] > 0 and texts.category[i] == texts.category[to]:
+            return p
+    for p in range(n):
+        if texts.brand[to] > 0 and texts.brand[items[p]] == texts.brand[to]:
+            return p
+    return -1
+
+
+@compiled
 def find_anchors(
-    t: Tables, s: Scratch, user: np.ndarray, chosen: np.ndarray, cand: np.ndarray,
+    t: Tables, s: Scratch, texts: Texts, user: np.ndarray, chosen: np.ndarray, cand: np.ndarray,
     source: np.ndarray, item: np.ndarray, kind: np.ndarray, direct: np.ndarray,
 ) -> None:  # fmt: skip
     """For each chosen row, which of the user's own items speaks most for it.
@@ -70,7 +101,11 @@ def find_anchors(
                 n = min(length, WALK_ITEMS)
             if source[e, k] == SEQUENCE:
                 p = 0
-            if p < 0:
+            elif source[e, k] == TEXT:
+                p = _most_alike(texts.vector, texts.scale, items, length, to)
+            elif source[e, k] == CATEGORY:
+                p = _same_kind(texts, items, length, to)
+            if p < 0 and source[e, k] < SEQUENCE:
                 p = _strongest(
                     pair_item, weight, start, size, rarity, items, n, to, keys[to], False
                 )

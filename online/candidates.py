@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from online import features, nearness
+from online import features, likeness, nearness
 from online.compiled import compiled
 from online.features import SUMS, Scratch
 from online.history import newest
 from online.sequence import Sequences, ask
 from online.tables import HOT_LISTS, SLOT_MASK, Tables
+from online.texts import Texts
 from online.walk import walk_pairs, walk_users
 
 CANDIDATES = 256  # rows that a user's list has at most
@@ -60,8 +61,8 @@ def _take(s: Scratch, j: int, exclude_seen: bool, cand: np.ndarray, n: int) -> i
 
 @compiled
 def _rate(
-    touched: np.ndarray, n: int, sums: np.ndarray, chosen: np.ndarray, own: np.ndarray,
-    exclude_seen: bool, rate: np.ndarray,
+    touched: np.ndarray, n: int, sums: np.ndarray, known: np.ndarray, chosen: np.ndarray,
+    own: np.ndarray, exclude_seen: bool, rate: np.ndarray,
 ) -> np.float32:  # fmt: skip
     """Rate the n touched items, -1 for those that cannot be taken; the highest rate. Arrays come
     one by one, as in `online.walk`."""
@@ -77,7 +78,9 @@ def _rate(
         total = np.float32(0.0)
         for k in range(SUMS):
             total += scale[k] * sums[a, k]
-        rate[a] = np.float32(-1.0) if chosen[j] or (exclude_seen and own[j] > 0) else total
+        if known[j] == 0 or chosen[j] or (exclude_seen and own[j] > 0):  # unknown: a query
+            total = np.float32(-1.0)
+        rate[a] = total
         top = max(top, rate[a])
     return top
 
@@ -118,9 +121,11 @@ def best(rate: np.ndarray, n: int, top: np.float32, room: int, out: np.ndarray) 
 
 
 @compiled
-def _take_best(s: Scratch, touched: int, exclude_seen: bool, cand: np.ndarray, n: int) -> int:
+def _take_best(
+    t: Tables, s: Scratch, touched: int, exclude_seen: bool, cand: np.ndarray, n: int
+) -> int:
     """Fill the list up with the touched items that the sources together rate highest."""
-    top = _rate(s.touched, touched, s.sums, s.chosen, s.own, exclude_seen, s.rate)
+    top = _rate(s.touched, touched, s.sums, t.known, s.chosen, s.own, exclude_seen, s.rate)
     found = best(s.rate, touched, top, CANDIDATES - n, s.order)
     for k in range(found):
         cand[n + k] = s.touched[s.order[k]]
@@ -135,7 +140,7 @@ def _take_own_and_hot(
     """The user's own repeats and the hot lists' share; also how many items the user had."""
     own, n = 0, 0
     for p in range(length):
-        if s.own_gap[s.items[p]] == p + 1:
+        if s.own_gap[s.items[p]] == p + 1 and t.known[s.items[p]]:
             own += 1
             if n < REPEATS:
                 n = _take(s, s.items[p], exclude_seen, cand, n)
@@ -183,9 +188,51 @@ def _clean(marks: np.ndarray, items: np.ndarray, n: int, value: int) -> None:
 
 
 @compiled
+def _walk(t: Tables, s: Scratch, user: int, ts: int, session: np.uint64) -> tuple[int, int, int]:
+    """Put the user's events into `s` and walk from them; how many there are, how many of this
+    session, and how many items were touched."""
+    length = newest(t, user, s.items, s.kinds, s.prices, s.ts, s.sessions)
+    fresh = _own(s, length, ts, session)
+    touched = walk_pairs(t, s, length)
+    return length, fresh, walk_users(t, s, user, length, touched)
+
+
+@compiled
+def _describe(
+    t: Tables, s: Scratch, q: Sequences, texts: Texts, length: int, fresh: int, m: int, ts: int,
+    asked: bool, cand: np.ndarray, rows: int, x: np.ndarray,
+) -> None:  # fmt: skip
+    """The features of candidates, after `_walk`; m: texts in `s.text`."""
+    features.write(t, s, length, fresh, ts, cand, rows, x)
+    likeness.write(t, texts, s, length, m, ts, cand, rows, x)
+    nearness.write(q, s, asked, length, cand, rows, x)
+
+
+@compiled
+def _clean_up(s: Scratch, length: int, touched: int, cand: np.ndarray, n: int) -> None:
+    _clean(s.chosen, cand, n, 0)
+    _clean(s.at, s.touched, touched, -1)
+    _clean(s.own, s.items, length, 0)
+
+
+@compiled
+def describe(
+    t: Tables, s: Scratch, q: Sequences, texts: Texts, user: int, ts: int, session: np.uint64,
+    vector: np.ndarray, scale: np.float32, cand: np.ndarray, n: int, x: np.ndarray,
+) -> None:  # fmt: skip
+    """Features x (≥ n, FEATURES) of n given candidates for a user who just searched for `vector`
+    (T,) i1, with its scale."""
+    length, fresh, touched = _walk(t, s, user, ts, session)
+    asked = ask(q, s, user, length, ts, s.query) >= 0
+    m = likeness.put_first(s, likeness.gather(texts, s, length), vector, scale)
+    _describe(t, s, q, texts, length, fresh, m, ts, asked, cand, n, x)
+    _clean_up(s, length, touched, cand, 0)
+
+
+@compiled
 def propose(
-    t: Tables, s: Scratch, q: Sequences, user: int, ts: int, session: np.uint64, target: int,
-    exclude_seen: bool, cand: np.ndarray, x: np.ndarray,
+    t: Tables, s: Scratch, q: Sequences, texts: Texts, user: int, ts: int, session: np.uint64,
+    target: int, exclude_seen: bool, cand: np.ndarray, x: np.ndarray,
 ) -> tuple[int, int, int, int, int, float]:  # fmt: skip
     """Candidates and their features for one user at one moment.
 
@@ -196,15 +243,13 @@ def propose(
     `s.items`, and how many of them, newest first, belong to this session; and the
     target's rank by popularity.
     """
-    length = newest(t, user, s.items, s.kinds, s.prices, s.ts, s.sessions)
-    fresh = _own(s, length, ts, session)
-    touched = walk_pairs(t, s, length)
-    touched = walk_users(t, s, user, length, touched)
+    length, fresh, touched = _walk(t, s, user, ts, session)
     n, own = _take_own_and_hot(t, s, length, exclude_seen, cand)
     row = ask(q, s, user, length, ts, s.query)
     if row >= 0:
         n = _take_near(t, s, q.near[row], exclude_seen, cand, n)
-    n = _take_best(s, touched, exclude_seen, cand, n)
+    n = likeness.take_alike(t, texts, s, length, exclude_seen, cand, n, CANDIDATES)
+    n = _take_best(t, s, touched, exclude_seen, cand, n)
     asked, row = row >= 0, -1
     popular = np.inf
     if target >= 0 and t.known[target] and not (exclude_seen and s.own[target] > 0):
@@ -216,9 +261,7 @@ def propose(
                 row = c
                 break
     rows = n + 1 if row == n else n
-    features.write(t, s, length, fresh, ts, cand, rows, x)
-    nearness.write(q, s, asked, length, cand, rows, x)
-    _clean(s.chosen, cand, n, 0)
-    _clean(s.at, s.touched, touched, -1)
-    _clean(s.own, s.items, length, 0)
+    m = likeness.gather(texts, s, length)
+    _describe(t, s, q, texts, length, fresh, m, ts, asked, cand, rows, x)
+    _clean_up(s, length, touched, cand, n)
     return n, row, own, length, fresh, popular

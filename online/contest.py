@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from river import drift
 
-from online.features import FEATURES, SEQUENCE_FEATURES
+from online.features import FEATURES, SEQUENCE_FEATURES, TEXT_FEATURES
 from online.listwise import ranks, softmax
 from online.network import mix
+from online.newcomers import MOST_EVERY, Newcomers
 from online.ranker import Array, LinearRanker, NeuralRanker, Ranker, RankerConfig, Scaler
 from online.state import State
 
@@ -24,6 +25,13 @@ class ContestConfig:
     ranker: RankerConfig = field(default_factory=RankerConfig)
     eta: float = 0.1  # how sharply Hedge prefers
     memory: int = 1000  # lists after which a loss counts 1/e
+    newcomers: int = 10  # one of so many places is for an item that nobody took yet; 0: none
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.newcomers <= MOST_EVERY:
+            raise ValueError(
+                f"contest.newcomers={self.newcomers}: use 0 (none) or one of 1 to {MOST_EVERY}"
+            )
 
 
 def ndcg(rank: Array) -> Array:
@@ -34,8 +42,8 @@ def ndcg(rank: Array) -> Array:
 class Contest:
     """Scores blocks of at most `rows` rows; `learn` ends the block.
 
-    plain: a ranker that does not see the sequence encoder takes part, so that an encoder that is
-    not good for anything costs nothing.
+    plain: a ranker that sees neither the sequence encoder nor the texts takes part, so that those
+    cost nothing when they are not good for anything.
     """
 
     def __init__(
@@ -48,7 +56,9 @@ class Contest:
             LinearRanker(config.ranker),
         ]
         if plain:
-            self.rankers.append(NeuralRanker(config.ranker, rng, "plain", SEQUENCE_FEATURES))
+            blind = SEQUENCE_FEATURES + TEXT_FEATURES
+            self.rankers.append(NeuralRanker(config.ranker, rng, "plain", blind))
+        self.newcomers = Newcomers(config.ranker, config.newcomers)
         self._loss = np.zeros(len(self.rankers))
         self._forget = np.exp(-1.0 / config.memory)
         self._x = np.zeros((rows, FEATURES), np.float32)
@@ -59,17 +69,22 @@ class Contest:
         self.learned = 0  # lists
 
     @property
+    def _learners(self) -> list[Ranker]:
+        return [*self.rankers, self.newcomers.ranker]
+
+    @property
     def weights(self) -> Array:
         """Each ranker's say, (K,), summing to one."""
         w = np.exp(-self._config.eta * (self._loss - self._loss.min()))
         weights: Array = w / w.sum()
         return weights
 
-    def score(self, raw: Array, start: Array, first: int) -> Array:
+    def score(self, raw: Array, start: Array, first: int, proposed: Array) -> Array:
         """Mixed scores (log-probabilities but for a constant) of lists first.. of the block.
 
         raw: (N, FEATURES) rows of all the block's lists so far, logarithms not yet taken in those
-        from list `first` on (they are taken in place); start: (L + 1,) their bounds. Each list is
+        from list `first` on (they are taken in place); start: (L + 1,) their bounds; proposed:
+        (L,) how many rows of each are not the target's alone. Each list is
         a matrix product of its own, so that the bits of a score do not depend on its neighbours.
         """
         a, b = int(start[first]), int(start[-1])
@@ -79,26 +94,35 @@ class Contest:
             ranker.score(self._x, start[first:], p)
             softmax(p, start[first:], p)
         mix(self._p, self.weights.astype(np.float32), a, b, self._mixed)
+        shown = np.ones(b - a, np.bool_)
+        last = start[first + 1 :] - 1
+        shown[last[last >= start[first:-1] + proposed[first:]] - a] = False
+        self.newcomers.lift(raw[a:b], self._x[a:b], start[first:], self._mixed[a:b], shown)
         return self._mixed[a:b]
 
-    def predict(self, raw: Array, start: Array) -> Array:
+    def predict(self, raw: Array, start: Array, shown: Array | None = None) -> Array:
         """Mixed scores (N,) of lists that will not be learned from: the policy's input.
 
-        raw: (N, FEATURES) rows, untouched; start: (L + 1,) the lists' bounds.
+        raw: (N, FEATURES) rows, untouched; start: (L + 1,) the lists' bounds; shown: (N,) which
+        may be shown: newcomers among them have their places. None: nobody is moved up.
         """
-        x = self._scaled(raw)
+        prepared, x = self._scaled(raw)
         mixed, p = np.zeros(len(x), np.float32), np.zeros((len(self.rankers), len(x)), np.float32)
         for ranker, row in zip(self.rankers, p, strict=True):
             ranker.score(x, start, row)
             softmax(row, start, row)
         mix(p, self.weights.astype(np.float32), 0, len(x), mixed)
+        if shown is not None:
+            self.newcomers.lift(prepared, x, start, mixed, shown)
         return mixed
 
-    def _scaled(self, raw: Array) -> Array:
-        x = raw.copy()
-        self.scaler.prepare(x)
-        self.scaler.apply(x, 0, x)
-        return x
+    def _scaled(self, raw: Array) -> tuple[Array, Array]:
+        """Rows with logarithms taken, and scaled."""
+        prepared = raw.copy()
+        self.scaler.prepare(prepared)
+        x = np.empty_like(prepared)
+        self.scaler.apply(prepared, 0, x)
+        return prepared, x
 
     def contributions(self, raw: Array) -> Array:
         """By how much the mixed score of each row's first version exceeds that of the others.
@@ -108,7 +132,7 @@ class Contest:
         matrix product of its own, as above.
         """
         rows, versions = raw.shape[:2]
-        x = self._scaled(raw.reshape(-1, FEATURES))
+        _, x = self._scaled(raw.reshape(-1, FEATURES))
         start = np.arange(0, len(x) + 1, versions)
         mixed, out = np.zeros(len(x), np.float32), np.zeros(len(x), np.float32)
         for ranker, weight in zip(self.rankers, self.weights.astype(np.float32), strict=True):
@@ -128,12 +152,12 @@ class Contest:
 
     def flat(self) -> Array:
         """The rankers' weights one after another, f4: a copy."""
-        return np.concatenate([w.ravel() for r in self.rankers for w in r.weights()])
+        return np.concatenate([w.ravel() for r in self._learners for w in r.weights()])
 
     def add_flat(self, flat: Array) -> None:
         """Move the weights by so much, as `flat` gives them."""
         at = 0
-        for ranker in self.rankers:
+        for ranker in self._learners:
             moves = []
             for w in ranker.weights():
                 moves.append(flat[at : at + w.size].reshape(w.shape))
@@ -144,6 +168,7 @@ class Contest:
         return {
             "scaler": self.scaler.state(),
             "rankers": {ranker.name: ranker.state() for ranker in self.rankers},
+            "newcomers": self.newcomers.state(),
             "loss": self._loss,
             # of the lists that are not learned yet
             "x": self._x,
@@ -161,6 +186,8 @@ class Contest:
         for ranker in self.rankers:
             if ranker.name in kept:
                 ranker.restore(kept[ranker.name])
+        if "newcomers" in state:
+            self.newcomers.restore(state["newcomers"])
         if len(state["loss"]) == len(self._loss):
             self._loss[:] = state["loss"]
             self._p[:] = state["p"]
@@ -182,6 +209,7 @@ class Contest:
             weight = 1.0 / (1.0 + (rank / self._config.ranker.rank_scale) ** 2)
             ranker.learn(x, start, self._p[k, :n], place, weight.astype(np.float32))
             self._loss[k] = self._loss[k] * self._forget ** len(place) + (1.0 - ndcg(rank)).sum()
+        self.newcomers.learn(raw[:n], x, start, proposed, place)
         self.scaler.learn(raw[:n])
         self.learned += len(place)
         self._watch(start, proposed, place, unproposed)

@@ -20,8 +20,10 @@ from online.nearness import RANK, TOP_10
 from online.quality import Quality
 from online.rehearsal import rehearse
 from online.rows import slate_row, vector_rows
+from online.searching import Search
 from online.sequence import Sequences
 from online.sharing import RankerExchange, dense_of, weights_of
+from online.similarity import similar
 from online.slates import AT_ONCE, SlateMaker
 from online.state import State
 from online.step import (
@@ -34,6 +36,7 @@ from online.step import (
 )
 from online.tables import PAGE, TICK
 from online.teaching import EncoderConfig, Publication, Teaching, Trainer, rebuilt
+from online.texts import TextConfig, TextVector
 from online.told import SHADOW, Rankers, Told, Weights
 
 
@@ -47,6 +50,7 @@ class RecommenderConfig:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     contest: ContestConfig = field(default_factory=ContestConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     share: int = 0  # lists after which other workers are told of the rankers; 0: there are none
 
 
@@ -75,10 +79,11 @@ class Recommender:
         # threads only get in the way of each other (measured: a third of the speed on 2 cores).
         threadpool_limits(1, user_api="blas")
         self.config = config
-        self._memory = Memory(config.memory, config.encoder if trainer else None)
+        self._memory = Memory(config.memory, config.encoder if trainer else None, config.text)
         self._teaching = Teaching(config.encoder, trainer) if trainer else None
         rng = np.random.default_rng(config.seed)
-        self._contest = Contest(config.contest, config.block * ROWS, rng, plain=trainer is not None)
+        plain = trainer is not None or config.text.on
+        self._contest = Contest(config.contest, config.block * ROWS, rng, plain)
         self._block = new_lists(config.block)
         self._lists = 0  # in the block
         self._quality = Quality()
@@ -89,6 +94,7 @@ class Recommender:
         self._slates = SlateMaker(
             self._memory, self._contest, self._nearest, config.k, config.exclude_seen
         )
+        self._search = Search(self._memory, self._contest)
 
     # -- catalogue ---------------------------------------------------------------------------
 
@@ -96,6 +102,14 @@ class Recommender:
         """Add items to the catalogue, or change them. Those without stock are never shown."""
         for item in items:
             self._memory.announce(item)
+
+    def put_texts(self, vectors: Iterable[TextVector]) -> None:
+        """What the texts of items, and queries, say: from the next event on it counts."""
+        self._memory.put_texts(vectors)
+
+    def without_text(self) -> list[str]:
+        """Items of the catalogue of whose texts nothing is known (yet, or any more)."""
+        return self._memory.without_text()
 
     def withdraw(self, item_ids: Iterable[str]) -> None:
         """Never show these again, until they are announced again."""
@@ -220,8 +234,9 @@ class Recommender:
             while at < len(part):
                 begin = at
                 at, _ = advance(
-                    memory.tables, memory.scratch, memory.sequences, columns, at, self._block,
-                    self._lists, self.config.exclude_seen, self.history_limit, self._until,
+                    memory.tables, memory.scratch, memory.sequences, memory.texts, columns, at,
+                    self._block, self._lists, self.config.exclude_seen, self.history_limit,
+                    self._until,
                 )  # fmt: skip
                 if self._teaching is not None:
                     self._teach(self._teaching, columns, begin, at, self._aside)
@@ -274,8 +289,9 @@ class Recommender:
         while at < len(batch):
             first, begin = self._lists, at
             at, self._lists = advance(
-                self._memory.tables, self._memory.scratch, self._memory.sequences, columns, at,
-                self._block, first, self.config.exclude_seen, self.history_limit, self._until,
+                self._memory.tables, self._memory.scratch, self._memory.sequences,
+                self._memory.texts, columns, at, self._block, first, self.config.exclude_seen,
+                self.history_limit, self._until,
             )  # fmt: skip
             if self._lists > first:
                 owners = [batch[e] for e in self._block.owner[first : self._lists].tolist()]
@@ -309,7 +325,7 @@ class Recommender:
     def _score(self, first: int) -> np.ndarray:
         block, n = self._block, self._lists
         start = block.start[: n + 1]
-        self._contest.score(block.x, start, first)
+        self._contest.score(block.x, start, first, block.proposed[:n])
         ranks = self._contest.judge(
             start, first, block.proposed[:n], block.place[:n], block.unproposed[:n]
         )
@@ -356,6 +372,18 @@ class Recommender:
     ) -> tuple[Recommendation, ...]:
         """A slate for a user right now, without an event. Unknown users get what is popular."""
         return self._slates.make([(user_id, now_ms, "")], k)[0]
+
+    def search(
+        self, query: TextVector, text: str, lexical: Mapping[str, float], user_id: str,
+        now_ms: int, k: int | None = None, personal: bool = True,
+    ) -> tuple[Recommendation, ...]:  # fmt: skip
+        """What fits a query: see `online.searching`. Changes nothing."""
+        chosen = k or self.config.k
+        return self._search.search(query, text, lexical, user_id, now_ms, chosen, personal)
+
+    def similar(self, item_id: str, by: str, k: int | None = None) -> tuple[Recommendation, ...]:
+        """Items like one, by "text", by "behaviour", or "both": see `online.similarity`."""
+        return similar(self._memory, item_id, by, k or self.config.k)
 
     # -- state -------------------------------------------------------------------------------
 

@@ -14,22 +14,23 @@ from online.candidates import CANDIDATES, SESSION_MS, propose
 from online.compiled import compiled
 from online.features import FEATURES, Scratch
 from online.history import FORGET, NEW, append, drop_user, find, newest, newest_ts
-from online.observe import observe
+from online.observe import observe, search
 from online.sequence import Sequences, follow, known, release
 from online.tables import ITEMS_KNOWN, TICK, Tables
+from online.texts import Texts
 
 ROWS = CANDIDATES + 1  # rows that one list may take: the candidates and a target none proposed
-INTERACTION, TARGET = 1, 2  # what an event is: bits of Batch.role
+INTERACTION, TARGET, SEARCHED = 1, 2, 4  # what an event is: bits of Batch.role
 
 
 class Batch(NamedTuple):
     """Events as columns, (E,) each."""
 
     user: np.ndarray  # i4 slot
-    item: np.ndarray  # i4 slot; -1: none, or no interaction
+    item: np.ndarray  # i4 slot; -1: none, or neither an interaction nor a query
     kind: np.ndarray  # i1 index into EVENT_TYPES
     price: np.ndarray  # i1 bucket, 0 none
-    role: np.ndarray  # i1 INTERACTION | TARGET
+    role: np.ndarray  # i1 INTERACTION | TARGET, or SEARCHED
     ts: np.ndarray  # i8 epoch ms
     event: np.ndarray  # u8 hash of event_id
     session: np.ndarray  # u8 hash of session_id, 0 none
@@ -64,7 +65,7 @@ def new_lists(n: int) -> Lists:
 
 @compiled
 def add_list(
-    t: Tables, s: Scratch, q: Sequences, out: Lists, n: int, user: int, ts: int,
+    t: Tables, s: Scratch, q: Sequences, texts: Texts, out: Lists, n: int, user: int, ts: int,
     session: np.uint64, target: int, exclude_seen: bool, owner: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Append the list of one user at one moment as number `n`.
@@ -73,7 +74,7 @@ def add_list(
     """
     a = out.start[n]
     proposed, row, own, length, fresh, popular = propose(
-        t, s, q, user, ts, session, target, exclude_seen, out.cand[a:], out.x[a:]
+        t, s, q, texts, user, ts, session, target, exclude_seen, out.cand[a:], out.x[a:]
     )
     out.proposed[n] = proposed
     out.place[n] = a + row if row >= 0 else -1
@@ -86,18 +87,18 @@ def add_list(
 
 @compiled
 def add_lists(
-    t: Tables, s: Scratch, q: Sequences, out: Lists, user: np.ndarray, ts: np.ndarray,
-    session: np.ndarray, exclude_seen: bool,
+    t: Tables, s: Scratch, q: Sequences, texts: Texts, out: Lists, user: np.ndarray,
+    ts: np.ndarray, session: np.ndarray, exclude_seen: bool,
 ) -> None:  # fmt: skip
     """Fill `out` with one list for each user (E,) at its moment, nothing being taken."""
     for e in range(len(user)):
-        add_list(t, s, q, out, e, user[e], ts[e], session[e], -1, exclude_seen, e)
+        add_list(t, s, q, texts, out, e, user[e], ts[e], session[e], -1, exclude_seen, e)
 
 
 @compiled
 def advance(
-    t: Tables, s: Scratch, q: Sequences, batch: Batch, first: int, out: Lists, n: int,
-    exclude_seen: bool, limit: int, until: int,
+    t: Tables, s: Scratch, q: Sequences, texts: Texts, batch: Batch, first: int, out: Lists,
+    n: int, exclude_seen: bool, limit: int, until: int,
 ) -> tuple[int, int]:  # fmt: skip
     """Take events from `first` on, until the batch ends, `out` is full or TICK reaches `until`.
 
@@ -113,9 +114,11 @@ def advance(
             e += 1
             continue
         if batch.role[e] & TARGET:
-            length, fresh = add_list(t, s, q, out, n, user, ts, session, item, exclude_seen, e)
+            length, fresh = add_list(
+                t, s, q, texts, out, n, user, ts, session, item, exclude_seen, e
+            )
             n += 1
-        elif batch.role[e] & INTERACTION:
+        elif batch.role[e]:
             length = newest(t, user, s.items, s.kinds, s.prices, s.ts, s.sessions)
             fresh = 0
             while fresh < length and _same_session(s, fresh, ts, session):
@@ -128,10 +131,13 @@ def advance(
         batch.status[e] = append(
             t, user, key, batch.kind[e], batch.price[e], ts, batch.event[e], session, limit
         )
-        if batch.role[e] & INTERACTION and batch.status[e] == NEW:
+        if batch.role[e] and batch.status[e] == NEW:
             if known(q):
                 follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
-            observe(t, user, item, ts, s.items, length, fresh)
+            if batch.role[e] & SEARCHED:
+                search(t, user, item)
+            else:
+                observe(t, user, item, ts, s.items, length, fresh)
         e += 1
     return e, n
 

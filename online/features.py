@@ -33,12 +33,20 @@ DECAY_NAMES = tuple(f"trend_{int(h)}_events" for h in TICK_HALF_LIVES) + tuple(
     f"trend_{int(h / 3_600_000)}_hours" for h in TIME_HALF_LIVES
 )
 LAST_NAMES = ("own_recency", "own_in_session", "same_moment", "taste_popularity", "taste_trend")
+# of the texts and the catalogue: see `online.likeness`
+TEXT_NAMES = (
+    "text_last", "text_best", "text_mean", "text_query", "text_rare", "text_share", "text_rank",
+    "text_cold_rank", "text_covisited", "text_followed", "text_trend", "text_launch",
+    "text_launch_now", "category_share", "brand_share", "price_fit",
+)  # fmt: skip
 # of the sequence encoder, in the last columns: log probability in the list, its share of the
 # largest, minus the log of the rank, cosine with the newest item and with the newest few
 SEQUENCE_NAMES = (
     "sequence_score", "sequence_share", "sequence_rank", "sequence_last", "sequence_recent",
 )  # fmt: skip
-NAMES = LOG_NAMES + SHARE_NAMES + DECAY_NAMES + LAST_NAMES + SEQUENCE_NAMES
+_USUAL = LOG_NAMES + SHARE_NAMES + DECAY_NAMES + LAST_NAMES
+NAMES = _USUAL + TEXT_NAMES + SEQUENCE_NAMES
+TEXT_FIRST, TEXT_FEATURES = len(_USUAL), len(TEXT_NAMES)
 SEQUENCE_FEATURES = len(SEQUENCE_NAMES)
 FEATURES = len(NAMES)
 
@@ -46,6 +54,7 @@ FEATURES = len(NAMES)
 # columns away (`absent` values), so every column that depends on the item belongs to one source.
 SOURCES = (
     "co-visitation", "transition", "neighbours", "popularity", "trending", "repeats", "sequence",
+    "text", "category",
 )  # fmt: skip
 _SOURCE_OF = {
     "transition": "transition", "transition_second": "transition", "covisit_short": "transition",
@@ -56,6 +65,7 @@ _SOURCE_OF = {
     "own_recency": "repeats", "own_in_session": "repeats",
     "user_gap": "", "user_events": "", "session_events": "", "same_moment": "",
     "taste_popularity": "", "taste_trend": "",
+    "category_share": "category", "brand_share": "category", "price_fit": "category",
 }  # fmt: skip
 
 
@@ -65,9 +75,11 @@ def source_of(name: str) -> str:
     >>> source_of("transition_share"), source_of("cosine"), source_of("user_gap")
     ('transition', 'co-visitation', '')
     """
-    for prefix, source in (("trend_", "trending"), ("sequence_", "sequence")):
+    for prefix, source in (("trend_", "trending"), ("sequence_", "sequence"), ("text_", "text")):
         if name.startswith(prefix):
             return source
+    if name in _SOURCE_OF:
+        return _SOURCE_OF[name]
     return _SOURCE_OF.get(name.removesuffix("_share"), "co-visitation")
 
 
@@ -75,6 +87,7 @@ HALF = np.array(TICK_HALF_LIVES + TIME_HALF_LIVES)
 TICKS = len(TICK_HALF_LIVES)
 LEAST = -16.0  # log probability of an item that the encoder does not know
 LAST_RANK = -math.log(257.0)
+NEWEST_TEXTS = 20  # items and queries of the user whose texts count
 WALK_USERS = 96  # similar users whose items are walked
 FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
 
@@ -99,9 +112,15 @@ class Scratch(NamedTuple):
     ts: np.ndarray  # (H,) i8
     sessions: np.ndarray  # (H,) u8
     query: np.ndarray  # (D,) f4 of the sequence encoder
+    # texts of the user's newest items and queries, newest first
+    text: np.ndarray  # (NEWEST_TEXTS, T) i1
+    text_scale: np.ndarray  # (NEWEST_TEXTS,) f4
+    text_item: np.ndarray  # (NEWEST_TEXTS,) i4 slot, -1 none
+    text_kind: np.ndarray  # (NEWEST_TEXTS,) i1
 
 
-def new_scratch(items: int, users: int, history: int, width: int) -> Scratch:
+def new_scratch(items: int, users: int, history: int, width: int, text: int = 0) -> Scratch:
+    """width: D of the sequence encoder; text: T of the texts' vectors."""
     touched = items + 1
     return Scratch(
         at=np.full(items, -1, np.int32),
@@ -121,6 +140,10 @@ def new_scratch(items: int, users: int, history: int, width: int) -> Scratch:
         ts=np.zeros(history, np.int64),
         sessions=np.zeros(history, np.uint64),
         query=np.zeros(width, np.float32),
+        text=np.zeros((NEWEST_TEXTS, text), np.int8),
+        text_scale=np.zeros(NEWEST_TEXTS, np.float32),
+        text_item=np.zeros(NEWEST_TEXTS, np.int32),
+        text_kind=np.zeros(NEWEST_TEXTS, np.int8),
     )
 
 
@@ -221,6 +244,8 @@ _ABSENT = {
     "best_conditional": 0.003, "same_session": 0.003, "covisit_symmetric_damped": 0.03,
     "covisit_damped": 0.03, "events_since_last": 1e6, "seconds_since_last": 1e9, "pair_age": 1e6,
     "sequence_score": LEAST, "sequence_rank": LAST_RANK,
+    "text_rank": LAST_RANK, "text_cold_rank": LAST_RANK, "text_covisited": math.log(0.01),
+    "text_followed": math.log(0.003), "text_trend": FLOOR, "price_fit": -1.0,
 }  # fmt: skip
 
 

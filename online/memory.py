@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -28,6 +30,20 @@ from online.slots import Slots
 from online.state import State
 from online.tables import ITEMS_KNOWN, PAGES_FREE, PAIRS_USED, Tables
 from online.teaching import EncoderConfig
+from online.texts import (
+    QUERY,
+    TextConfig,
+    Texts,
+    TextVector,
+    bytes_of_an_item,
+    drop_text,
+    named,
+    new_texts,
+    put_text,
+    restored,
+    texts_state,
+)
+from online.texts import resized as resized_texts
 
 PART = 512  # events that room is made for at once
 
@@ -58,14 +74,16 @@ class MemoryConfig:
                 )
 
     @classmethod
-    def within(cls, megabytes: float) -> MemoryConfig:
+    def within(cls, megabytes: float, text: int = 0) -> MemoryConfig:
         """The default proportions, scaled so that the tables take at most this many MB (2^20).
+
+        text: width of the texts' vectors.
 
         >>> MemoryConfig.within(200).bytes_at_most() <= 200 * 2**20
         True
         """
         usual = cls()
-        factor = megabytes * 2**20 / usual.bytes_at_most()
+        factor = megabytes * 2**20 / usual.bytes_at_most(text)
         return cls(
             users=int(usual.users * factor),
             items=int(usual.items * factor),
@@ -73,11 +91,11 @@ class MemoryConfig:
             pairs=int(usual.pairs * factor),
         )
 
-    def bytes_at_most(self) -> int:
-        """What the tables and their ids take when full."""
+    def bytes_at_most(self, text: int = 0) -> int:
+        """What the tables and their ids take when full; text: width of the texts' vectors."""
         small = tb.new_tables(1, 1, 1, tb.ROW_FIRST)
         per = {f: a.nbytes // len(a) for f, a in small._asdict().items()}
-        item = sum(per[f] for f in tb.ITEM_TABLES) + 4 + 92 + 300
+        item = sum(per[f] for f in tb.ITEM_TABLES) + 4 + 92 + 300 + bytes_of_an_item(text)
         user = sum(per[f] for f in tb.USER_TABLES) + 8 + 200
         page = sum(per[f] for f in tb.PAGE_TABLES) + 4
         pair = sum(per[f] for f in tb.PAIR_TABLES) + 4 * tb.ROW_CLASSES / tb.ROW_FIRST
@@ -92,7 +110,10 @@ def _doubled(rows: int, needed: int, bound: int) -> int:
 
 
 class Memory:
-    def __init__(self, config: MemoryConfig, encoder: EncoderConfig | None = None) -> None:
+    def __init__(
+        self, config: MemoryConfig, encoder: EncoderConfig | None = None,
+        text: TextConfig = TextConfig(),
+    ) -> None:  # fmt: skip
         """encoder: None, and there will be no user states."""
         self.config = config
         self.users = Slots(config.users)
@@ -104,7 +125,12 @@ class Memory:
             self._states = min(rows_within(encoder.states_mb, encoder.channels), config.users)
         rows = min(self._states, 1024)
         self.sequences: Sequences = new_sequences(*shape, 1024, 1024, rows)
-        self.scratch: Scratch = new_scratch(1024, 1024, config.history, shape[0])
+        self.scratch: Scratch = new_scratch(1024, 1024, config.history, shape[0], text.width)
+        self._text_model = text.model
+        self.texts: Texts = new_texts(text.width, 1024)
+        self._products = np.zeros(1024, np.int32)  # work space
+        self._categories: dict[str, int] = {}
+        self._brands: dict[str, int] = {}
         self._catalogue: dict[str, Item] = {}
         self._limited: OrderedDict[str, tuple[bool, int]] = OrderedDict()  # hidden, available from
 
@@ -136,9 +162,12 @@ class Memory:
         if t is not self.tables:
             self.tables = t
             width = self.sequences.vector.shape[1]
-            self.scratch = new_scratch(item_rows, user_rows, bound.history, width)
+            text = self.texts.vector.shape[1]
+            self.scratch = new_scratch(item_rows, user_rows, bound.history, width, text)
             rows = min(self._states, user_rows)
             self.sequences = resized(self.sequences, item_rows, user_rows, rows)
+            self.texts = resized_texts(self.texts, item_rows)
+            self._products = np.zeros(item_rows, np.int32)
 
     def _make_pair_room(self, events: int) -> None:
         """Every event may enlarge a few dozen rows. Growth doubles, then old items give way."""
@@ -178,6 +207,7 @@ class Memory:
         expire(self.tables, slot)
         self.sequences.vector[slot], self.sequences.bias[slot] = 0.0, NOWHERE
         self.sequences.inverse[slot] = 0.0
+        drop_text(self.texts, slot)
 
     # -- catalogue ---------------------------------------------------------------------------
 
@@ -188,6 +218,31 @@ class Memory:
         self._catalogue[item.item_id] = item
         hidden = item.stock is not None and item.stock <= 0
         self._limit(item.item_id, hidden, item.available_from or 0)
+        self._describe(slot, item)
+
+    def _describe(self, slot: int, item: Item) -> None:
+        x, most = self.texts, self.config.items
+        (x.category[slot],) = named([item.category], self._categories, most)
+        (x.brand[slot],) = named([item.brand], self._brands, most)
+        x.price[slot] = math.log(item.price) if item.price and item.price > 0 else np.nan
+
+    def without_text(self) -> list[str]:
+        scale = self.texts.scale
+        return [name for name in self._catalogue if scale[self.items.get(name)] == 0.0]
+
+    def put_texts(self, vectors: Iterable[TextVector]) -> None:
+        """What items' texts, and queries, say. Of items that are not held nothing is kept."""
+        for one in vectors:
+            query = one.name.startswith(QUERY)
+            if query and not self.items.touch(one.name):
+                self.make_room(items=1)
+                self.take_item(one.name)
+            slot = self.items.get(one.name)
+            if slot >= 0 and self.texts.vector.shape[1]:
+                put_text(
+                    self.tables, self.texts, self.items.rows, slot, one.values, not query,
+                    self._products,
+                )  # fmt: skip
 
     def withdraw(self, item_id: str) -> None:
         self._catalogue.pop(item_id, None)
@@ -208,13 +263,29 @@ class Memory:
             self.tables.hidden[slot], self.tables.available[slot] = hidden, available_from
 
     def title(self, item_id: str) -> str:
-        """What to call an item in a reason: its title, or its id."""
+        """What to call an item, or a query, in a reason: its title, or its id."""
+        if item_id.startswith(QUERY):
+            return f"“{item_id.removeprefix(QUERY)}”"
         item = self._catalogue.get(item_id)
         return item.title if item and item.title else item_id
 
     def category(self, item_id: str) -> str:
         item = self._catalogue.get(item_id)
         return item.category if item else ""
+
+    def wording(self, item_id: str) -> str:
+        """What is said of the item."""
+        item = self._catalogue.get(item_id)
+        return f"{item.title} {item.brand} {item.category} {item.description}" if item else ""
+
+    def range_of(self, item_id: str, other_id: str) -> str:
+        """The category, or else the brand, that two items have in common."""
+        item, other = self._catalogue.get(item_id), self._catalogue.get(other_id)
+        if item is None or other is None:
+            return ""
+        if item.category and item.category == other.category:
+            return item.category
+        return item.brand if item.brand == other.brand else ""
 
     # -- state -------------------------------------------------------------------------------
 
@@ -228,6 +299,10 @@ class Memory:
             "sequences": sequences_state(self.sequences, items, users),
             "catalogue": msgspec.msgpack.encode(list(self._catalogue.values())),
             "limited": [[name, *limit] for name, limit in self._limited.items()],
+            "texts": texts_state(self.texts, items),
+            "text_model": self._text_model,
+            "categories": self._categories,
+            "brands": self._brands,
         }
 
     def restore(self, state: State) -> bool:
@@ -241,10 +316,16 @@ class Memory:
         self.tables = tb.restored(state["tables"])
         items, users = len(self.tables.taken), len(self.tables.user_n)
         width = self.sequences.vector.shape[1]
-        self.scratch = new_scratch(items, users, self.config.history, width)
+        text = self.texts.vector.shape[1]
+        self.scratch = new_scratch(items, users, self.config.history, width, text)
         catalogue = msgspec.msgpack.decode(state["catalogue"], type=list[Item])
         self._catalogue = {item.item_id: item for item in catalogue}
         self._limited = OrderedDict((name, (gone, start)) for name, gone, start in state["limited"])
+        same = state.get("text_model") == self._text_model
+        self.texts = restored(state["texts"] if same else None, text, items)
+        self._products = np.zeros(items, np.int32)
+        self._categories = dict(state.get("categories", {}))
+        self._brands = dict(state.get("brands", {}))
         rows = min(self._states, users)
         found = sequences_restored(self.sequences, state["sequences"], rows)
         self.sequences = found or resized(self.sequences, items, users, rows)

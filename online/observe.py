@@ -65,6 +65,21 @@ def _decay(t: Tables, item: int, tick: int, ts: int) -> None:
 
 
 @compiled
+def _count(t: Tables, user: int, item: int) -> None:
+    t.taken[item] += 1.0
+    t.rarity[item] = 1.0 / math.sqrt(t.taken[item] + 2.0)
+    t.recent[item, t.recent_n[item] % RECENT] = t.user_key[user]
+    t.recent_n[item] += 1
+
+
+@compiled
+def search(t: Tables, user: int, query: int) -> None:
+    """Count a query. It is never known, so nobody is shown it; what is taken after it goes with it
+    as with an item that was taken."""
+    _count(t, user, query)
+
+
+@compiled
 def observe(
     t: Tables, user: int, item: int, ts: int, before: np.ndarray, n: int, fresh: int
 ) -> None:
@@ -77,15 +92,14 @@ def observe(
     t.clock[TICK] += 1
     tick = t.clock[TICK]
     _decay(t, item, tick, ts)
-    t.taken[item] += 1.0
-    t.rarity[item] = 1.0 / math.sqrt(t.taken[item] + 2.0)
+    _count(t, user, item)
+    if t.first_taken[item] < 0:
+        t.first_taken[item] = tick
     t.last_tick[item] = tick
     t.last_ts[item] = max(ts, t.last_ts[item])
     for h in range(HOT_LISTS):
         heats = t.taken if h == 0 else t.decayed[:, HOT_DECAYS[h - 1]]
         t.hot_n[h] = _warm(heats, t.hot[h], t.hot_n[h], item)
-    t.recent[item, t.recent_n[item] % RECENT] = t.user_key[user]
-    t.recent_n[item] += 1
     add_pairs(t, before, n, fresh, item)
 
 
@@ -106,6 +120,7 @@ def expire(t: Tables, item: int) -> None:
     t.taken[item] = 0.0
     t.rarity[item] = math.sqrt(0.5)
     t.decayed[item, :] = -1e300
+    t.first_taken[item] = -1
     t.last_tick[item] = 0
     t.last_ts[item] = 0
     t.known[item] = 0

@@ -203,6 +203,8 @@ def add_pairs(t: Tables, before: np.ndarray, n: int, fresh: int, after: int) -> 
             weight[entry, LATEST] = tick
             if p == 0:
                 weight[entry, DIRECT] += one
+        if t.known[other] == 0:  # a query leads to items, and nothing leads to it
+            continue
         entry = held(pair_item, row_start, row_class, after, key[other])
         if entry < 0:
             entry = _entry(t, after, other)

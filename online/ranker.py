@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 from river import optim, preprocessing
 
-from online.features import LOGS, NAMES, SHARES
+from online.features import LOGS, NAMES, SHARES, TEXT_FEATURES, TEXT_FIRST
 from online.listwise import gradient, softmax
 from online.network import adam, backward, forward, linear_scores, standardise
 from online.state import State
 
 Array = np.ndarray
+PRIOR = [*range(LOGS, LOGS + SHARES), NAMES.index("text_share")]  # what helps before any lesson
 Moments = tuple[float, Array, Array]  # rows, and their mean and variance by feature
 
 
@@ -33,7 +34,7 @@ class RankerConfig:
     neural_rate: float = 2e-3  # Adam's step
     average: float = 0.98  # what the averaged weights keep of themselves in a step
     linear_rate: float = 0.05  # AdaGrad's step
-    prior: float = 0.25  # first weight of every "share of the list's largest" feature
+    prior: float = 0.25  # first weight of what is a share of the list's largest
     rank_scale: float = 30.0  # rank at which a list counts half
 
 
@@ -119,8 +120,9 @@ class Scaler:
             mean = np.sum([n * m for n, m, _ in samples], axis=0) / total
             variance = np.sum([n * (v + (m - mean) ** 2) for n, m, v in samples], axis=0) / total
         deviation = np.sqrt(variance + 1e-4)
-        self.scale = (1.0 / deviation).astype(np.float32)
-        self.offset = (mean / deviation).astype(np.float32)
+        varied = variance > 1e-9  # what was always the same says nothing, whatever it is next
+        self.scale = np.where(varied, 1.0 / deviation, 0.0).astype(np.float32)
+        self.offset = np.where(varied, mean / deviation, 0.0).astype(np.float32)
 
     def state(self) -> State:
         s = self._statistics
@@ -146,8 +148,8 @@ class LinearRanker:
     def __init__(self, config: RankerConfig) -> None:
         self._optimizer = optim.AdaGrad(config.linear_rate)
         self._weights: Any = dict.fromkeys(NAMES, 0.0)
-        for name in NAMES[LOGS : LOGS + SHARES]:
-            self._weights[name] = config.prior
+        for column in PRIOR:
+            self._weights[NAMES[column]] = config.prior
         self._vector = self._as_vector()
 
     def _as_vector(self) -> Array:
@@ -182,6 +184,15 @@ class LinearRanker:
         self._vector = self._as_vector()
 
 
+def _first_weights(rng: np.random.Generator, hidden: int) -> Array:
+    """(FEATURES, hidden); without texts the rest is what it would be if texts had no features."""
+    others = len(NAMES) - TEXT_FEATURES
+    texts = rng.spawn(1)[0].normal(size=(TEXT_FEATURES, hidden))
+    weights = np.insert(rng.normal(size=(others, hidden)), TEXT_FIRST, texts, axis=0)
+    first: Array = (weights / np.sqrt(others)).astype(np.float32)
+    return first
+
+
 class NeuralRanker:
     """score = v · relu(W x + b) + u · x, with Adam (Kingma and Ba 2015).
 
@@ -203,10 +214,11 @@ class NeuralRanker:
         self.name, self._seen = name, len(NAMES) - blind
         width, hidden = len(NAMES), config.hidden
         skip = np.zeros(width, np.float32)
-        skip[LOGS : LOGS + SHARES] = config.prior
+        skip[PRIOR] = config.prior
+        skip[self._seen :] = 0.0
         self._rate, self._keep = config.neural_rate, config.average
         self._parameters = [
-            (rng.normal(size=(width, hidden)) / np.sqrt(width)).astype(np.float32),
+            _first_weights(rng, hidden),
             np.zeros(hidden, np.float32),
             (rng.normal(size=hidden) * 0.1 / np.sqrt(hidden)).astype(np.float32),
             skip,

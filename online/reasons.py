@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from online.events import EVENT_TYPES
 
 _DID = {"view": "viewed", "click": "clicked", "cart": "put into the cart", "purchase": "bought",
-        "rating": "rated"}  # fmt: skip
+        "rating": "rated", "search": "searched for"}  # fmt: skip
 
 
 def did(kind: int) -> str:
@@ -17,19 +20,52 @@ def did(kind: int) -> str:
 
 
 ANCHORED = frozenset(
-    {"co-visitation", "transition", "neighbours", "sequence"}
-)  # they name the user's own item
+    {"co-visitation", "transition", "neighbours", "sequence", "text", "category"}
+)  # they name the user's own item, or query
+_WORD = re.compile(r"\w{3,}")
 
 
-def sentence(source: str, anchor: str, verb: str, count: int, own: int, category: str) -> str:
+def shared_words(one: str, other: str, most: int = 3) -> list[str]:
+    """Words of three letters and more that both have, as `one` writes them, in its order.
+
+    >>> shared_words("RED TEA POT", "a red pot for tea")
+    ['RED', 'TEA', 'POT']
+    """
+    theirs = {_folded(word) for word in _WORD.findall(other)}
+    ours = {_folded(word): word for word in _WORD.findall(one)}
+    return [word for folded, word in ours.items() if folded in theirs][:most]
+
+
+def _folded(word: str) -> str:
+    """One mug and two mugs are the same word."""
+    return word.casefold().removesuffix("s")
+
+
+def sentence(
+    source: str, anchor: str, verb: str, count: int, own: int, category: str,
+    words: Sequence[str] = (),
+) -> str:  # fmt: skip
     """One reason for people.
 
-    anchor: title of the user's item that speaks most for it, "" none; verb: what the user did with
-    it; count: how often the item was taken by anybody; own: how often by this user.
+    anchor: title of the user's item (or the query) that speaks most for it, "" none; verb: what
+    the user did with it; count: how often the item was taken by anybody; own: how often by this
+    user; category: that it is of, or its brand; words: that it shares with the anchor.
 
     >>> sentence("co-visitation", "TEAPOT", "bought", 9, 0, "")
     'because you bought TEAPOT'
+    >>> sentence("text", "RED TEAPOT", "viewed", 0, 0, "", ["TEAPOT"])
+    'similar to RED TEAPOT, which you viewed (TEAPOT)'
     """
+    both = f" ({', '.join(words)})" if words else ""
+    if source == "text" and anchor:
+        if verb == _DID["search"]:
+            return f"fits your search for {anchor}{both}"
+        return f"similar to {anchor}, which you {verb}{both}"
+    if source == "text":
+        return "resembles what you took lately"
+    if source == "category":
+        more = f"more from {category}" if category else "in the range of what you took lately"
+        return f"{more}, like {anchor}, which you {verb}" if category and anchor else more
     if source == "repeats" and own > 0:
         return f"you took it {own} times before" if own > 1 else "you took it before"
     if source == "co-visitation" and anchor:
@@ -44,4 +80,6 @@ def sentence(source: str, anchor: str, verb: str, count: int, own: int, category
         return f"shoppers who took {anchor} lately took this too"
     if source == "trending":
         return f"trending in {category}" if category else "trending now"
+    if count == 0:
+        return "new: nobody took it yet"
     return f"popular: taken {count} times" if count != 1 else "popular: taken once"

@@ -9,6 +9,7 @@ from online.memory import MemoryConfig
 from online.sequence import new_dense
 from online.step import PastEvent
 from online.teaching import EncoderConfig, Lesson, Publication
+from online.texts import TextConfig, TextVector, query_name
 
 Array = np.ndarray
 
@@ -64,14 +65,22 @@ def rehearse(exclude_seen: bool) -> None:
 
     small = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
     encoder = EncoderConfig(width=4, channels=4, hidden=4, every=8)
-    config = RecommenderConfig(memory=small, block=2, exclude_seen=exclude_seen, encoder=encoder)
+    config = RecommenderConfig(
+        memory=small, block=2, exclude_seen=exclude_seen, encoder=encoder, text=TextConfig(4)
+    )
     core = Recommender(config, Rehearsal(encoder))
-    core.announce([Item(item_id="0", title="zero")])
+    core.announce([Item(item_id=str(n), title="zero", category="0", price=1.0) for n in range(3)])
+    query = TextVector(query_name("q"), np.ones(4, np.float32).tobytes())
+    core.put_texts([query, *(TextVector(str(n), query.values) for n in range(3))])
+    core.put_texts([TextVector("0", np.full(4, 0.5, np.float32).tobytes())])
     past = PastEvent("e", "click", "0", 0)
     core.restore({"0": [past], "1": [past]})
     for n in range(40):
         event = Event(event_id=str(n), type="click", user_id=str(n % 3), item_id=str(n % 7), ts=n)
-        core.step([Delivery(event, "", 0, n, n)], n)
+        search = Event(event_id=f"q{n}", type="search", user_id=str(n % 3), query="q", ts=n)
+        core.step([Delivery(event, "", 0, n, n), Delivery(search, "", 0, n, n)], n)
     core.recommend("0", 99)
+    core.search(query, "q", {"1": 1.0}, "0", 99)
+    core.similar("0", "both")
     core._memory.expire_item()
     core._memory.drop_user("1")

@@ -19,7 +19,7 @@ from online.history import moments
 from online.memory import Memory
 from online.nearest import Nearest
 from online.policy import choose
-from online.reasons import ANCHORED, did, sentence
+from online.reasons import ANCHORED, did, sentence, shared_words
 from online.sequence import known
 from online.slots import hashes
 from online.step import Recommendation
@@ -53,9 +53,8 @@ class SlateMaker:
         users = np.array([self._memory.users.get(user_id) for user_id, _, _ in asked], np.int32)
         ts = np.array([ts for _, ts, _ in asked], np.int64)
         moments(self._memory.tables, users, ts)
-        start, scores = self._score(users, ts, [session for _, _, session in asked])
+        start, scores, showable = self._score(users, ts, [session for _, _, session in asked])
         t, cand = self._memory.tables, self._lists.cand[: start[-1]]
-        showable = (t.hidden[cand] == 0) & (t.available[cand] <= np.repeat(ts, np.diff(start)))
         chosen = np.empty((len(asked), k), np.int64)
         choose(scores, start, cand, showable, chosen)
         t.shown[cand[chosen[chosen >= 0]]] = 1
@@ -64,8 +63,9 @@ class SlateMaker:
 
     def _score(
         self, users: np.ndarray, ts: np.ndarray, sessions: list[str]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds (L + 1,) and scores (N,) of the users' lists, which lie in `self._lists`."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bounds (L + 1,), scores (N,) and what may be shown (N,) of the users' lists, which lie
+        in `self._lists`."""
         memory, lists = self._memory, self._lists
         if known(memory.sequences):
             query, rows = self._nearest.look(
@@ -74,11 +74,14 @@ class SlateMaker:
             )  # fmt: skip
             self._note(query, rows)
         add_lists(
-            memory.tables, memory.scratch, memory.sequences, lists, users, ts, hashes(sessions),
-            self._exclude_seen,
+            memory.tables, memory.scratch, memory.sequences, memory.texts, lists, users, ts,
+            hashes(sessions), self._exclude_seen,
         )  # fmt: skip
         start = lists.start[: len(users) + 1]
-        return start, self._contest.predict(lists.x[: start[-1]], start)
+        t, cand = memory.tables, lists.cand[: start[-1]]
+        showable = (t.hidden[cand] == 0) & (t.available[cand] <= np.repeat(ts, np.diff(start)))
+        scores = self._contest.predict(lists.x[: start[-1]], start, showable)
+        return start, scores, showable
 
     def _note(self, query: np.ndarray, rows: np.ndarray) -> None:
         """Keep the queries as vectors: the 1 at the end meets the items' biases."""
@@ -105,7 +108,16 @@ class SlateMaker:
         kind, direct = np.empty(chosen.shape, np.int8), np.empty(chosen.shape, np.bool_)
         source[some] = self._sources(rows)
         find_anchors(
-            memory.tables, memory.scratch, users, chosen, lists.cand, source, anchor, kind, direct
+            memory.tables,
+            memory.scratch,
+            memory.texts,
+            users,
+            chosen,
+            lists.cand,
+            source,
+            anchor,
+            kind,
+            direct,
         )
         columns = (
             lists.cand[rows],
@@ -129,9 +141,15 @@ class SlateMaker:
     ) -> str:
         memory = self._memory
         if anchor >= 0 and source in ANCHORED:
-            title = memory.title(memory.items.ids[anchor])
+            name = memory.items.ids[anchor]
+            title = memory.title(name)
             if source == "transition" and not direct:  # it is in the newest items' short window
                 source = "co-visitation"
-            return sentence(source, title, did(kind), count, own, "")
+            kind_of, words = "", []
+            if source == "text":
+                words = shared_words(memory.title(memory.items.ids[item]), title)
+            elif source == "category":
+                kind_of = memory.range_of(memory.items.ids[item], name)
+            return sentence(source, title, did(kind), count, own, kind_of, words)
         category = memory.category(memory.items.ids[item]) if source == "trending" else ""
         return sentence(source, "", "", count, own, category)

@@ -46,7 +46,8 @@ class Tables(NamedTuple):
     decayed: np.ndarray  # (I, DECAYS) f8 log2 of exponentially decayed counts, in stream units
     last_tick: np.ndarray  # (I,) i8
     last_ts: np.ndarray  # (I,) i8
-    first_tick: np.ndarray  # (I,) i8
+    first_tick: np.ndarray  # (I,) i8 when it became known
+    first_taken: np.ndarray  # (I,) i8 tick of its first event, -1 none yet
     known: np.ndarray  # (I,) i1: 1 seen or announced
     hidden: np.ndarray  # (I,) i1: 1 out of stock or withdrawn
     available: np.ndarray  # (I,) i8 event time from which it may be shown
@@ -93,6 +94,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         last_tick=np.zeros(items, np.int64),
         last_ts=np.zeros(items, np.int64),
         first_tick=np.zeros(items, np.int64),
+        first_taken=np.full(items, -1, np.int64),
         known=np.zeros(items, np.int8),
         hidden=np.zeros(items, np.int8),
         available=np.zeros(items, np.int64),
@@ -131,6 +133,7 @@ def _clock(pages: int) -> np.ndarray:
 _EMPTY: dict[str, Any] = {
     "rarity": 0.5**0.5,
     "decayed": -1e300,
+    "first_taken": -1,
     "row_start": -1,
     "recent": -1,
     "pair_item": -1,
@@ -147,8 +150,8 @@ def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
 
 
 ITEM_TABLES = (
-    "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "known", "hidden",
-    "available", "shown", "row_start", "row_class", "recent", "recent_n",
+    "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_taken", "known",
+    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
 USER_TABLES = ("user_page", "user_n")
@@ -185,6 +188,8 @@ def restored(state: State) -> Tables:
     """Tables as they were when `state` was taken."""
     t = new_tables(*state["room"])
     for name in t._fields:
+        if name not in state:  # an older freshrec wrote it
+            continue
         kept, ours = state[name], getattr(t, name)
         if name == "row_free":
             ours[:, : kept.shape[1]] = kept

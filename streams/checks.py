@@ -44,6 +44,7 @@ def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     yield from _broker(settings)
     yield _warehouse(settings, running)
     yield from _encoder(settings)
+    yield from _text(settings)
     yield from _pseudonyms(settings)
 
 
@@ -130,6 +131,21 @@ def _encoder(settings: Settings) -> Iterator[Finding]:
         yield Finding("fault", "checkpoint", str(e))
         return
     yield Finding("ok", "checkpoint", f"{settings.encoder_from}, {len(items):,} items")
+
+
+def _text(settings: Settings) -> Iterator[Finding]:
+    """The language model: can it be loaded?"""
+    if not settings.text:
+        yield Finding("ok", "text", "off (FRESHREC_TEXT)")
+        return
+    from streams.core_config import text_config
+    from streams.text_process import TextLost, TextProcess, TextRefused
+
+    try:
+        with TextProcess(text_config(settings)) as model:
+            yield Finding("ok", "text", f"{model.name}, {model.width} numbers a text")
+    except (TextLost, TextRefused) as e:
+        yield Finding("fault", "text", str(e))
 
 
 def _pseudonyms(settings: Settings) -> Iterator[Finding]:

@@ -23,15 +23,16 @@ from streams.commands import (
     produce,
     query,
     run,
+    search,
     train,
 )
 from streams.commands.common import Failure, UsageFault
 
 # by name: importing the modules that define them would make every command slow to start
-USAGE = {"LogError", "ConfigError", "SettingsError", "DeviceError"}
+USAGE = {"LogError", "ConfigError", "SettingsError", "DeviceError", "TextModelError"}
 FAILURES = {"WarehouseError", "BrokerError", "BrokerUnreachable", "SqlError", "PlotError",
             "BenchError", "CheckpointError", "TrainingError", "TrainerLost",
-            "TrainerRefused"}  # fmt: skip
+            "TrainerRefused", "TextLost"}  # fmt: skip
 
 app = typer.Typer(
     name="freshrec",
@@ -66,7 +67,8 @@ def freshrec(
 
 
 for command in (
-    demo.demo, run.up, produce.produce, query.recommend, query.query, forget.forget,
+    demo.demo, run.up, produce.produce, query.recommend, search.search, search.similar,
+    query.query, forget.forget,
     backtest.backtest, compare.compare, train.train, check.check, audit.audit, run.worker,
     run.migrate,
 ):  # fmt: skip

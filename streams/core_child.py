@@ -9,7 +9,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,6 +20,7 @@ from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.state import State
 from online.step import Core, Histories, Recommendation, Step, Turn
+from online.texts import TextVector
 from online.told import Rankers, Told, Weights
 from streams.ahead import step_if_known
 from streams.core_protocol import (
@@ -40,6 +41,7 @@ from streams.keeping_child import CORE, TRAINER, Keeping
 from streams.process import spare_garbage_collection
 from streams.trainer_process import TrainerLost
 
+Searched = tuple[TextVector, str, dict[str, float], str, int, int | None, bool]
 BELOW_WORKER = 10  # niceness: what hands rows on must not wait behind what computes
 
 
@@ -63,6 +65,15 @@ class Hosted(Core, Protocol):
     def adopt(self, said: Weights) -> None: ...
     def drop_users(self) -> None: ...
     def join(self) -> None: ...
+    def put_texts(self, vectors: Iterable[TextVector]) -> None: ...
+    def without_text(self) -> list[str]: ...
+    def search(
+        self, query: TextVector, text: str, lexical: Mapping[str, float], user_id: str,
+        now_ms: int, k: int | None = None, personal: bool = True,
+    ) -> tuple[Recommendation, ...]: ...  # fmt: skip
+    def similar(
+        self, item_id: str, by: str, k: int | None = None
+    ) -> tuple[Recommendation, ...]: ...
 
 
 class Refused(Exception):
@@ -124,6 +135,18 @@ class CoreServer:
         items, withdrawn = decode(raw, type=tuple[list[Item], list[str]])
         self._core.announce(items)
         self._core.withdraw(withdrawn)
+
+    def on_put_texts(self, raw: msgspec.Raw) -> None:
+        self._core.put_texts(decode(raw, type=list[TextVector]))
+
+    def on_search(self, raw: msgspec.Raw) -> tuple[Recommendation, ...]:
+        return self._core.search(*decode(raw, type=Searched))
+
+    def on_similar(self, raw: msgspec.Raw) -> tuple[Recommendation, ...]:
+        return self._core.similar(*decode(raw, type=tuple[str, str, int | None]))
+
+    def on_without_text(self, _: msgspec.Raw) -> list[str]:
+        return self._core.without_text()
 
     def on_drop_users(self, _: msgspec.Raw) -> None:
         self._core.drop_users()

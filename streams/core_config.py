@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from encoders.text_config import TextConfig as LanguageConfig
 from infra.settings import Settings
 from online.core import RecommenderConfig
 from online.memory import MemoryConfig
 from online.teaching import EncoderConfig
+from online.texts import TextConfig
 
 # Of FRESHREC_MEMORY_MB: the rest is the program (600 MB with the engine), its buffers and caches.
 TABLES_SHARE = 0.36
@@ -15,17 +17,26 @@ LEAST_TABLES_MB = 120.0
 SHARE_LISTS = 64  # after which the other workers are told how the rankers moved
 
 
-def config_of(settings: Settings, shard: int = 0, shares: bool = False) -> RecommenderConfig:
-    """shard: the first one trains the encoder; shares: there may be other workers."""
+TEXT_MB = 450  # the language model's process: most of it is torch
+
+
+def config_of(
+    settings: Settings, shard: int = 0, shares: bool = False, text: TextConfig = TextConfig()
+) -> RecommenderConfig:
+    """shard: the first one trains the encoder; shares: there may be other workers; text: what the
+    language model makes."""
     trainer_mb = TRAINER_MB if shard == 0 else 0
     encoder_mb = trainer_mb + settings.encoder_mb if settings.encoder else 0
+    parts_mb = encoder_mb + (TEXT_MB if text.on else 0)
     return RecommenderConfig(
         k=settings.slate,
         seed=settings.seed,
         exclude_seen=settings.exclude_seen,
         memory=MemoryConfig.within(
-            max(settings.memory_mb * TABLES_SHARE - encoder_mb * FROM_TABLES, LEAST_TABLES_MB)
+            max(settings.memory_mb * TABLES_SHARE - parts_mb * FROM_TABLES, LEAST_TABLES_MB),
+            text.width,
         ),
+        text=text,
         encoder=EncoderConfig(
             on=settings.encoder,
             states_mb=settings.encoder_mb,
@@ -38,3 +49,11 @@ def config_of(settings: Settings, shard: int = 0, shares: bool = False) -> Recom
         ),
         share=SHARE_LISTS if shares else 0,
     )
+
+
+def text_config(settings: Settings) -> LanguageConfig:
+    """Which language model, and where it computes."""
+    model, revision = settings.text_model, ""
+    if not model.startswith(("/", ".")) and "@" in model:
+        model, _, revision = model.partition("@")
+    return LanguageConfig(model=model, revision=revision, device=settings.device)

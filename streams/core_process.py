@@ -9,10 +9,6 @@ same code has in a backtest; the rest was waiting for the lock. `CoreProcess` ha
 from __future__ import annotations
 
 import collections
-import contextlib
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,27 +16,22 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from infra.children import end_with_parent
 from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.step import PastEvent, Recommendation, Reject, Step, Turn
+from online.texts import TextVector
 from online.told import Rankers, Told, Weights
+from streams.child import Child, ChildGone
 from streams.core_protocol import (
     AHEAD,
     MOST_TOLD,
-    Answer,
-    Call,
     Outcome,
     Stepped,
     decode,
-    encode,
-    receive,
-    send,
-    widen,
 )
 
 ITEMS_AT_ONCE = 5_000
-LAST_S = 5.0  # how long an end is waited for
+TEXTS_AT_ONCE = 64
 RECOMMENDER = "streams.assembly:make_core"
 
 T = TypeVar("T")
@@ -70,15 +61,7 @@ class CoreProcess:
         self._sent: collections.deque[list[Delivery]] = collections.deque()
         self._quality: dict[str, Any] = {}
         self._told = 0  # since the last answer
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "streams.core_child", core],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            preexec_fn=end_with_parent(signal.SIGKILL),
-        )  # fmt: skip
-        assert self._child.stdin is not None and self._child.stdout is not None
-        self._into, self._out = self._child.stdin, self._child.stdout
-        widen(self._into)
-        widen(self._out)
+        self._child = Child("streams.core_child", core)
         try:
             self._ask("configure", type(None), config)
         except CoreRaised as fault:  # a setting of the encoder's, such as its checkpoint
@@ -95,7 +78,7 @@ class CoreProcess:
     @property
     def exit_code(self) -> int | None:
         """How the child ended (a signal is negative); None while it lives."""
-        return self._child.poll()
+        return self._child.exit_code
 
     @property
     def history_limit(self) -> int:
@@ -162,6 +145,26 @@ class CoreProcess:
     def heard_items(self, items: list[Item], withdrawn: list[str]) -> None:
         self._tell("heard_items", (items, withdrawn))
 
+    def put_texts(self, vectors: Iterable[TextVector]) -> None:
+        """What texts say; batches may be under way: it counts for those that are sent after it."""
+        every = list(vectors)
+        for at in range(0, len(every), TEXTS_AT_ONCE):
+            self._tell("put_texts", every[at : at + TEXTS_AT_ONCE])
+
+    def search(
+        self, query: TextVector, text: str, lexical: Mapping[str, float], user_id: str,
+        now_ms: int, k: int | None = None, personal: bool = True,
+    ) -> tuple[Recommendation, ...]:  # fmt: skip
+        asked = (query, text, dict(lexical), user_id, now_ms, k, personal)
+        return self._ask("search", tuple[Recommendation, ...], asked)
+
+    def similar(self, item_id: str, by: str, k: int | None = None) -> tuple[Recommendation, ...]:
+        return self._ask("similar", tuple[Recommendation, ...], (item_id, by, k))
+
+    def without_text(self) -> list[str]:
+        """Items of the catalogue of whose texts nothing is known."""
+        return self._ask("without_text", list[str])
+
     def join(self) -> None:
         """What others had learned is learned, from the journal: only what is new counts."""
         self._ask("join", type(None))
@@ -215,15 +218,8 @@ class CoreProcess:
         return self._quality
 
     def close(self) -> None:
-        """End the child; it is given LAST_S seconds. One that ended before is fine."""
-        for pipe in (self._into, self._out):
-            with contextlib.suppress(OSError):  # what it did not read cannot be sent any more
-                pipe.close()
-        try:
-            self._child.wait(LAST_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        """End the child; it is given a few seconds. One that ended before is fine."""
+        self._child.close()
 
     def _step(self, batch: list[Delivery], done: Stepped) -> Step:
         self._quality = done.quality
@@ -248,18 +244,15 @@ class CoreProcess:
             return value  # type: ignore[return-value]
 
     def _send(self, method: str, arguments: Any) -> None:
-        call = Call(method, msgspec.Raw(encode(arguments)))  # if this raises, nothing was sent
         try:
-            send(self._into, call)
-        except (OSError, ValueError):  # ValueError: closed by us
-            raise self._lost(method) from None
+            self._child.send(method, arguments)  # if it raises another error, nothing was sent
+        except ChildGone as gone:
+            raise self._lost(method, gone) from None
 
     def _answer(self, method: str, kind: type[T]) -> T | None:
         """What the core answers; None when it refuses."""
         try:
-            answer = receive(self._out, Answer)
-            if answer is None:
-                raise self._lost(method)
+            answer = self._child.receive()
             self._told = 0
             if answer.outcome is Outcome.RAISED:
                 raise CoreRaised(decode(answer.value, type=str))
@@ -267,12 +260,8 @@ class CoreProcess:
         except msgspec.MsgspecError as error:
             said = f"the core's process {self.pid} answered {method!r} with what is no answer"
             raise CoreLost(f"{said}: {error}") from error
-        except (OSError, ValueError):  # ValueError: closed by us
-            raise self._lost(method) from None
+        except ChildGone as gone:
+            raise self._lost(method, gone) from None
 
-    def _lost(self, method: str) -> CoreLost:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(LAST_S)  # its pipes end a moment before it does
-        code = self.exit_code
-        how = "closed its pipes" if code is None else f"ended (exit {code})"
-        return CoreLost(f"the core's process {self.pid} {how} at {method!r}")
+    def _lost(self, method: str, gone: ChildGone) -> CoreLost:
+        return CoreLost(f"the core's process {self.pid} {gone} at {method!r}")

@@ -24,8 +24,8 @@ from online.events import Delivery
 from online.step import Histories, Metric, Slate, Turn, Vector
 from online.told import Rankers, Weights
 
-UNANSWERED = frozenset({"hear", "heard_rankers", "adopt", "heard_items"})
-MOST_TOLD = 8  # of these between two answers, so that nobody waits for the other's pipe for ever
+UNANSWERED = frozenset({"hear", "heard_rankers", "adopt", "heard_items", "put_texts"})
+MOST_TOLD = 12  # of these between two answers, so that nobody waits for the other's pipe for ever
 AHEAD = 2  # batches under way at most: one that the core works on, and the next
 LONGEST = 1 << 30  # bytes of one message
 LONGEST_VALUE = LONGEST >> 1  # of its arguments or its answer

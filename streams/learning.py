@@ -6,9 +6,9 @@ thread, because the core takes one caller at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 from infra.erasures import Erasures
 from infra.log import get_log
@@ -17,10 +17,13 @@ from infra.rows import Announcement, DeadLetter, Place
 from infra.warehouse_types import Warehouse, WarehouseError
 from online.events import Delivery, Event, Item, item_fault
 from online.step import OF_A_FORGOTTEN_PAST, Core, Histories, Reject, Step
+from online.texts import TextVector
 from streams.ahead import AtOnce, TakesAhead
 from streams.codec import Fault, decode_event, decode_item, encode, unquoted
 from streams.core_process import CoreLost, CoreRaised
 from streams.recall import Recall
+from streams.text_service import TextService, Understood
+from streams.texts import queries_of
 
 if TYPE_CHECKING:
     from streams.sharing import Heard, Hears
@@ -30,6 +33,12 @@ log = get_log("learning")
 T = TypeVar("T")
 
 MAX_REASON = 500  # characters
+
+
+class Understands(Protocol):
+    """A core that understands texts."""
+
+    def put_texts(self, vectors: Iterable[TextVector]) -> None: ...
 
 
 class Message(NamedTuple):
@@ -54,6 +63,7 @@ class Learned:
     repeated: int = 0  # `forget` events that were heeded before
     number: int = 0  # of its batch of events, in the order of `prepare`
     messages: int = 0  # that it was made from
+    texts: Understood | None = None  # what was read, to be kept
     raw_bytes: int = 0  # of these
 
 
@@ -64,6 +74,7 @@ class Prepared:
     batch: list[Delivery] = field(default_factory=list)
     raw: dict[Place, bytes] = field(default_factory=dict)
     histories: Histories = field(default_factory=dict)
+    queries: list[TextVector] = field(default_factory=list)
     learned: Learned = field(default_factory=Learned)
 
 
@@ -81,8 +92,11 @@ class Learner:
     def __init__(
         self, core: Core, warehouse: Warehouse, max_record_bytes: int,
         erasures: Erasures | None = None, pseudonyms: Pseudonyms | None = None,
+        texts: TextService | None = None,
     ) -> None:  # fmt: skip
+        """texts: None, and nothing that is searched for is understood."""
         self.core = core
+        self.texts = texts
         self._erasures = erasures
         self._pseudonyms = pseudonyms
         self.quality: dict[str, Any] = {}  # for other threads: replaced, never changed
@@ -111,6 +125,9 @@ class Learner:
             # a stranger's key only endangers the order of that user's events: accept and count
             ready.learned.other_keys += m.key is not None and m.key != event.user_id.encode()
             self._admit(m, event, ready)
+        if self.texts is not None and (queries := queries_of(d.event for d in ready.batch)):
+            ready.learned.texts = self.texts.of_queries(queries)
+            ready.queries = ready.learned.texts.vectors
         ready.learned.number, ready.histories = self._recall.early(ready.batch)
         return ready
 
@@ -142,7 +159,12 @@ class Learner:
         of the batch: there is nothing to receive then.
         """
         if ready.batch:
+            self._tell_queries(ready)
             self._tried(ready, lambda: self._line.send(ready.batch, ready.histories, now_ms))
+
+    def _tell_queries(self, ready: Prepared) -> None:
+        if ready.queries:
+            cast("Understands", self.core).put_texts(ready.queries)
 
     def receive(self, ready: Prepared) -> Learned | None:
         """What came of the batch that was sent first. Raises Poisoned when the core raised.
@@ -182,6 +204,8 @@ class Learner:
         """
         if not ready.batch:
             return ready.learned
+
+        self._tell_queries(ready)
 
         def step() -> Step:
             self._recall.complete(ready.batch, ready.histories)
@@ -224,6 +248,16 @@ class Learner:
             step.accepted.append(d)
         step.slates = list(slates.values())
         return self._settle(ready, step)
+
+    def read(self, items: Sequence[Item]) -> Learned:
+        """What these items' texts say, told to nobody yet. Raises WarehouseError, TextLost."""
+        assert self.texts is not None
+        return Learned(texts=self.texts.of_items(items))
+
+    def understand(self, learned: Learned) -> None:
+        """Tell the core what was read; nothing may be under way."""
+        if learned.texts is not None:
+            cast("Understands", self.core).put_texts(learned.texts.vectors)
 
     def announce(self, messages: list[Message]) -> Learned:
         """Apply one batch of the topic `items`: announcements and tombstones, in order."""

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from infra.log import get_log
 from infra.rows import SHARD_MASK, BatchId, next_batch
+from online.events import Item
+from streams.core_process import CoreRaised
 from streams.inbox import Inbox, Taken
 from streams.keeping import Held, Keeper, Position
 from streams.learning import Learned, Learner, Message, Poisoned, Prepared
@@ -35,6 +38,7 @@ log = get_log("pipeline")
 
 WAITING = 16_000_000  # bytes, about, of learned batches that wait to be written
 WAITING_LATER = 64_000_000  # of journalled batches whose other rows wait
+TEXTS_AT_ONCE = 32  # that are read before the core is told of them
 LATER_S = 0.5  # how long slates, metrics and dead letters are collected
 # An insert costs about the same for one row as for hundreds, and makes a dozen files a table. So
 # after each write we rest: the longer the more came, since at high rates inserts are large, and the
@@ -59,8 +63,24 @@ class Overheard(NamedTuple):
     records: list[tuple[int, int, bytes]]
 
 
+class Read(NamedTuple):
+    """What the texts of some items say: the core must be told."""
+
+    learned: Learned
+
+
+class Asked(NamedTuple):
+    """Somebody asks the core something, and waits for what it says."""
+
+    call: Callable[[], Any]
+    answer: asyncio.Future[Any]
+
+
 class Handed(NamedTuple):
     """Users came to us whom others have served since: the core must hold nobody."""
+
+
+Task = Ready | Overheard | Handed | Read | Asked
 
 
 class Sent(NamedTuple):
@@ -102,7 +122,10 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._idle.set()
         self._queue = Waiting(WAITING)  # `join` waits until all of it is journalled
-        self._ready: asyncio.Queue[Ready | Overheard | Handed] = asyncio.Queue(1)
+        self._ready: asyncio.Queue[Task] = asyncio.Queue(1)
+        self._unread: dict[str, Item] = {}  # whose texts are to be read, the newest of each
+        self._to_read = asyncio.Event()
+        self.catalogue_changed: Callable[[list[Item], list[str]], None] = lambda items, gone: None
         self._sharing = sharing
         self._untold: asyncio.Queue[Work] = asyncio.Queue()  # `_later` has them too: that bounds it
         self._preparing = ThreadPoolExecutor(1, "prepare")
@@ -112,6 +135,7 @@ class Pipeline:
         self._writing_later = ThreadPoolExecutor(1, "write-later")
         self.journalled: Callable[[Work], None] = lambda work: None
         self._telling = ThreadPoolExecutor(1, "tell")
+        self._reading = ThreadPoolExecutor(1, "read-texts")
         self._tasks: list[asyncio.Task[None]] = []
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -122,6 +146,7 @@ class Pipeline:
             asyncio.create_task(self._write_soon(), name="write"),
             asyncio.create_task(self._write_later(), name="write_later"),
             asyncio.create_task(self._keep(), name="keep"),
+            asyncio.create_task(self._read_texts(), name="read_texts"),
         ]
         if self._sharing is not None:
             self._tasks += [
@@ -152,6 +177,18 @@ class Pipeline:
     async def ask(self, stage: str, call: Callable[[], T]) -> T:
         """Ask the warehouse something that a batch needs, until it answers."""
         return await self._persist(stage, call, self._preparing)
+
+    async def ask_core(self, call: Callable[[], T]) -> T:
+        """Ask the core something between two batches; `call` runs in its thread."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        await self._ready.put(Asked(call, answer))
+        return await answer
+
+    def read(self, items: Iterable[Item]) -> None:
+        """Have the texts of these items read, when there is time."""
+        self._unread.update({item.item_id: item for item in items})
+        if self._unread:
+            self._to_read.set()
 
     async def wake(self) -> None:
         """Let the core's thread look around, though nothing comes: it is given an empty batch."""
@@ -186,6 +223,7 @@ class Pipeline:
         self._writing.shutdown(wait=False, cancel_futures=True)
         self._writing_later.shutdown(wait=False, cancel_futures=True)
         self._telling.shutdown(wait=False, cancel_futures=True)
+        self._reading.shutdown(wait=False, cancel_futures=True)
         if self._sharing is not None:
             self._sharing.listener.close()
         self._keeper.stop()
@@ -225,9 +263,16 @@ class Pipeline:
         except Exception as error:
             self.fail(error)
 
-    async def _take_up(self, what: Ready | Overheard | Handed) -> None:
+    async def _take_up(self, what: Task) -> None:
         if isinstance(what, Overheard):
             await self._hear(what)
+        elif isinstance(what, Asked):
+            await self._receive_all()
+            await self._answer(what)
+        elif isinstance(what, Read):
+            await self._receive_all()
+            await in_thread(self._learning, partial(self._learner.understand, what.learned))
+            await self._hand_on(Taken(ITEMS, [], []), what.learned)
         elif isinstance(what, Handed):
             await self._receive_all()
             await in_thread(self._learning, self._learner.drop_users)
@@ -235,7 +280,43 @@ class Pipeline:
             await self._send(Sent(what.taken, what.prepared))
         else:
             await self._receive_all()
-            await self._hand_on(what.taken, await self._announced(what.taken.messages))
+            learned = await self._announced(what.taken.messages)
+            self._changed(learned)
+            await self._hand_on(what.taken, learned)
+
+    async def _answer(self, asked: Asked) -> None:
+        try:
+            found = await in_thread(self._learning, asked.call)
+        except CoreRaised as error:  # a question's fault, not an event's
+            if not asked.answer.done():
+                asked.answer.set_exception(error)
+            return
+        if not asked.answer.done():
+            asked.answer.set_result(found)
+
+    def _changed(self, learned: Learned) -> None:
+        """The catalogue is another one: search must know, and texts are to be read."""
+        items = [a.item for a in learned.announcements if a.item is not None]
+        gone = [a.item_id for a in learned.announcements if a.item is None]
+        for item_id in gone:
+            self._unread.pop(item_id, None)
+        self.catalogue_changed(items, gone)
+        self.read(items)
+
+    async def _read_texts(self) -> None:
+        """Read texts a few at a time, beside everything else."""
+        try:
+            while self._learner.texts is not None:
+                await self._to_read.wait()
+                names = list(itertools.islice(self._unread, TEXTS_AT_ONCE))
+                items = [self._unread.pop(name) for name in names]
+                if not self._unread:
+                    self._to_read.clear()
+                read = partial(self._learner.read, items)
+                learned = await self._persist("read_texts", read, self._reading)
+                await self._ready.put(Read(learned))
+        except Exception as error:
+            self.fail(error)
 
     async def _hear(self, what: Overheard) -> None:
         assert self._sharing is not None

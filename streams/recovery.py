@@ -10,21 +10,24 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from encoders.wording import plain
 from infra.erasures import Erasures
 from infra.log import get_log
-from infra.reading import past_events
+from infra.reading import past_events, text_vectors
 from infra.rows import JOURNAL, SHARD_MASK
 from infra.warehouse_types import Warehouse
 from online.events import Delivery, Event, Item
 from online.step import Core, Step, Turn
+from online.texts import TextVector, query_name
 from streams.core_process import CoreLost
+from streams.texts import queries_of, text_key
 
 log = get_log("recovery")
 
@@ -77,6 +80,7 @@ class Remembers(Core, Protocol):
     """A core whose encoder can be told how its turns went."""
 
     def follow(self, turns: list[Turn]) -> None: ...
+    def put_texts(self, vectors: Iterable[TextVector]) -> None: ...
 
 
 @dataclass
@@ -88,6 +92,7 @@ class Entry:
     events: list[Delivery] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     announced: list[Item | str] = field(default_factory=list)  # a string: withdrawn
+    texts: dict[str, str] = field(default_factory=dict)  # by item, the key of what was read of it
 
 
 def owner(warehouse: Warehouse, shard: int) -> str:
@@ -137,7 +142,10 @@ class Recovery:
         stopping: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
         erasures: Erasures | None = None,
+        model: str = "",
     ) -> None:
+        """model: whose vectors of texts count; "": nobody's."""
+        self._model = model
         self._core = core
         self._warehouse = warehouse
         self._stopping = stopping
@@ -201,6 +209,7 @@ class Recovery:
                 self._core.announce([told])
             else:
                 self._core.withdraw([told])
+        self._put_texts(entry)
         if not entry.events:
             return None
         self._restore(entry)
@@ -214,6 +223,19 @@ class Recovery:
             said = f"{type(error).__name__}: {error}"
             log.warning("recovery_skipped", batch=entry.number, error=said)
             return None
+
+    def _put_texts(self, entry: Entry) -> None:
+        """What was read of items then, and of this batch's queries."""
+        queries = {
+            query_name(q): text_key(plain(q)) for q in queries_of(d.event for d in entry.events)
+        }
+        names = {**entry.texts, **queries}
+        if not names or not self._model:
+            return
+        found = text_vectors(self._warehouse.query, self._model, set(names.values()))
+        self._core.put_texts(
+            TextVector(name, found[key]) for name, key in names.items() if key in found
+        )
 
     def _restore(self, entry: Entry) -> None:
         missing = self._core.missing(entry.events)
@@ -264,6 +286,9 @@ def _entry(number: int, parts: list[Part]) -> Entry:
                 entry.announced.append(msgspec.json.decode(body, type=Item))
             elif kind == "withdrawal":
                 entry.announced.append(body)
+            elif kind == "text":
+                item, key = msgspec.json.decode(body, type=tuple[str, str])
+                entry.texts[item] = key
     return entry
 
 

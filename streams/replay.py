@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from online.columns import item_of
 from online.core import Recommender, RecommenderConfig
 from online.events import Delivery, Event, Item
 from online.step import PastEvent, Step
+from online.texts import TextVector
 from streams.assembly import make_core
+from streams.texts import TextReader, queries_of
 
 TOPIC = "replay"
 BATCH = 512
@@ -40,7 +43,7 @@ class MemoryHistory:
             past = PastEvent(
                 event.event_id,
                 event.type,
-                event.item_id,
+                item_of(event),
                 event.ts,
                 event.session_id or "",
                 event.price,
@@ -77,8 +80,10 @@ class Replay:
     items and the compilation on first use are left out.
     """
 
-    def __init__(self, core: Recommender) -> None:
+    def __init__(self, core: Recommender, reader: TextReader | None = None) -> None:
+        """reader: makes vectors of what is searched for; None: nobody understands it."""
         self.core = core
+        self._reader = reader
         self.history = MemoryHistory(core.history_limit)
         self.offset = 0
         self.events = 0
@@ -92,6 +97,8 @@ class Replay:
         batch = [
             Delivery(event, TOPIC, 0, self.offset + i, event.ts) for i, event in enumerate(events)
         ]
+        if self._reader is not None and (queries := queries_of(events)):
+            self.core.put_texts(self._reader.of_queries(queries))
         start = time.perf_counter()
         missing = self.core.missing(batch)
         if missing:
@@ -140,10 +147,13 @@ def backtest(
     *,
     settings: Mapping[str, Any] | None = None,
     on_step: Callable[[int, Step], None] | None = None,
+    reader: TextReader | None = None,
+    texts: Iterable[TextVector] = (),
 ) -> dict[str, Any]:
     """Replay `log`, batch by batch, and report the prequential quality and the speed.
 
-    `log` gives lists of events in `ts` order (`EventLog.batches`); `items` are announced first.
+    `log` gives lists of events in `ts` order (`EventLog.batches`); `items` are announced first,
+    with their `texts`, as `reader` makes them (`config.text.width` is that of its vectors).
     `settings` are the caller's (batch, limit, …): they are reported as part of `config`.
     `on_step(events, step)` is called after every batch with the number of events read.
     """
@@ -153,7 +163,8 @@ def backtest(
     if warm_up is not None:
         warm_up()
     core.announce(items)
-    replay = Replay(core)
+    core.put_texts(texts)
+    replay = Replay(core, reader)
     try:
         for events in log:
             step = replay.feed(events)

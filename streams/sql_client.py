@@ -67,6 +67,23 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
+def ask_worker(url: str, path: str, token: str, timeout_s: float = 10.0, **asked: Any) -> Any:
+    """A worker's answer to a question in JSON, such as /search. Raises SqlError."""
+    request = urllib.request.Request(
+        f"{url}{path}?{urllib.parse.urlencode(asked)}", headers=bearer(token)
+    )
+    try:
+        with _DIRECT.open(request, timeout=timeout_s) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace").strip()
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(said)["error"]
+        raise SqlError(f"{url}{path}: {said[:500]}") from None
+    except (OSError, ValueError) as error:
+        raise SqlError(f"no answer from {url}: {error}") from None
+
+
 def worker_health(url: str, token: str, timeout_s: float = 5.0) -> dict[str, Any]:
     """A worker's /health, whatever its state; empty while nobody answers."""
     request = urllib.request.Request(f"{url}/health", headers=bearer(token))

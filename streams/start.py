@@ -49,9 +49,11 @@ class Start:
         self, settings: Settings, config: RecommenderConfig, make: Callable[..., CoreProcess],
         warehouse: Warehouse, checkpoints: Checkpoints, status: Status, writer: Writer,
         speaker: Speaker | None, stopping: Callable[[], bool], erasures: Erasures,
-        fresh: bool = False,
+        fresh: bool = False, model: str = "",
     ) -> None:  # fmt: skip
-        """make: of a core from its configuration; fresh: take the shard from who had it."""
+        """make: of a core from its configuration; fresh: take the shard from who had it; model:
+        whose vectors of texts count."""
+        self._model = model
         self._fresh = fresh
         self._writer = writer
         self._speaker = speaker
@@ -147,7 +149,9 @@ class Start:
         def progress(done: int, total: int) -> None:
             self._status.detail = f"learning the journal again: {done} of {total} events"
 
-        recovery = Recovery(core, self._warehouse, self._stopping, progress, self._erasures)
+        recovery = Recovery(
+            core, self._warehouse, self._stopping, progress, self._erasures, self._model
+        )
         if about is None:
             self._announce(core)
             recovery.newest(self._settings.recover_events)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,24 +10,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from infra.children import end_with_parent
 from infra.parts import note_of
 from online.sequence import Dense
 from online.tables import SLOT_MASK
 from online.teaching import EncoderConfig, Lesson, Publication
-from streams.core_protocol import (
-    Answer,
-    Call,
-    Outcome,
-    decode,
-    encode,
-    receive,
-    send,
-    widen,
-)
+from streams.child import Child, ChildGone
+from streams.core_protocol import Outcome, decode
 from streams.trainer_protocol import LESSON, Setup, Taught, array_of
 
-LAST_S = 5.0  # how long an end is waited for
 ROWS = 100_000  # items with a vector, at most
 
 
@@ -56,15 +41,7 @@ class TrainerProcess:
         self._clock = clock
         self._rests_until = -float("inf")
         self._number = 0
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "streams.trainer_child"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            preexec_fn=end_with_parent(signal.SIGKILL),
-        )  # fmt: skip
-        assert self._child.stdin is not None and self._child.stdout is not None
-        self._into, self._out = self._child.stdin, self._child.stdout
-        widen(self._into)
-        widen(self._out)
+        self._child = Child("streams.trainer_child")
         setup = Setup(
             config.width, config.channels, config.hidden, min(items, ROWS), seed, config.device,
             SLOT_MASK,
@@ -86,7 +63,7 @@ class TrainerProcess:
         self._send("learn", (lesson.number, lesson.steps, *columns))
 
     def ready(self) -> bool:
-        return bool(select.select([self._out], [], [], 0)[0])
+        return self._child.answers()
 
     def finish(self) -> Publication:
         made = decode(self._answer(), type=Taught)
@@ -126,37 +103,25 @@ class TrainerProcess:
 
     def close(self) -> None:
         """End the child. One that ended before is fine."""
-        for pipe in (self._into, self._out):
-            with contextlib.suppress(OSError):
-                pipe.close()
-        try:
-            self._child.wait(LAST_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        self._child.close()
 
     def _send(self, method: str, arguments: Any) -> None:
         try:
-            send(self._into, Call(method, msgspec.Raw(encode(arguments))))
-        except (OSError, ValueError):
-            raise self._lost(method) from None
+            self._child.send(method, arguments)
+        except ChildGone as gone:
+            raise self._lost(method, gone) from None
 
     def _answer(self, raised: type[Exception] = TrainerLost) -> msgspec.Raw:
         try:
-            answer = receive(self._out, Answer)
-        except (OSError, ValueError):
-            answer = None
-        if answer is None:
-            raise self._lost("its answer")
+            answer = self._child.receive()
+        except ChildGone as gone:
+            raise self._lost("its answer", gone) from None
         if answer.outcome is not Outcome.DONE:
             raise raised(f"the encoder's trainer: {decode(answer.value, type=str)}")
         return answer.value
 
-    def _lost(self, at: str) -> TrainerLost:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(LAST_S)
+    def _lost(self, at: str, gone: ChildGone) -> TrainerLost:
         return TrainerLost(
-            f"the encoder's trainer (process {self._child.pid}) ended at {at} "
-            f"(exit {self._child.poll()}): if it was killed, lower FRESHREC_MEMORY_MB, or set "
-            "FRESHREC_ENCODER=off"
+            f"the encoder's trainer (process {self._child.pid}) {gone} at {at}: if it was killed, "
+            "lower FRESHREC_MEMORY_MB, or set FRESHREC_ENCODER=off"
         )

@@ -27,10 +27,12 @@ from infra.log import configure, get_log
 from infra.settings import Settings, SettingsError
 from infra.sql_http import add_routes
 from infra.warehouse import Warehouse, WarehouseError, WarehouseUnavailable, connect
+from online.texts import TextConfig
 from streams.agents import Intake, add_agents
 from streams.app import make_app
-from streams.core_config import config_of
+from streams.core_config import config_of, text_config
 from streams.core_process import CoreLost, CoreProcess
+from streams.desk import Desk
 from streams.erasing import Eraser
 from streams.http import HttpError, HttpServer
 from streams.keeping import Keeper
@@ -42,6 +44,8 @@ from streams.recovery import journalled
 from streams.sharing import Heard, Listener, Sharing, Speaker
 from streams.start import Start, Started, origin
 from streams.status import Running, Status
+from streams.text_process import TextLost, TextProcess, TextRefused
+from streams.text_service import TextService
 from streams.topics import (
     DEAD_LETTERS,
     MODEL_UPDATES,
@@ -65,7 +69,7 @@ AGAIN = -1  # an exit code that only `run_up` sees
 
 T = TypeVar("T")
 EXPECTED = (StateError, BrokerError, BrokerUnreachable, CoreLost, WarehouseError, HttpError,
-            CheckpointsError)  # fmt: skip
+            CheckpointsError, TextLost, TextRefused)  # fmt: skip
 
 
 def run_up(settings: Settings, fresh: bool = False) -> int:
@@ -119,39 +123,53 @@ class Worker:
         self._ending = Ending(settings.shutdown_s)
         self._status = Status()
         self._log = Log("", {})
+        self._desk = Desk(settings.pseudonyms)
         self._status.broker |= {"address": str(address), "embedded": broker is not None}
 
     async def run(self) -> int:
         """Everything from connecting to the last commit. Returns the exit code."""
         self._ending.heed_signals()
         async with contextlib.AsyncExitStack() as stack:
+            reading = asyncio.create_task(self._model(stack))  # takes a while: beside the rest
             warehouse = await self._open_warehouse(stack)
-            http = HttpServer(
-                self._status, partial(add_routes, warehouse=warehouse), self._settings.http_token
-            )
+            stack.callback(self._desk.close)
+
+            def routes(app: Any) -> None:
+                add_routes(app, warehouse=warehouse)
+                self._desk.add_routes(app)
+
+            http = HttpServer(self._status, routes, self._settings.http_token)
             where = await http.start(self._settings.http_host, self._settings.http_port)
             stack.push_async_callback(http.stop)
             self._save_running(where, warehouse.broker_id, stack)
-            return await self._serve(warehouse, stack)
+            return await self._serve(warehouse, stack, reading)
 
-    async def _serve(self, warehouse: Warehouse, stack: contextlib.AsyncExitStack) -> int:
+    async def _serve(
+        self, warehouse: Warehouse, stack: contextlib.AsyncExitStack,
+        reading: asyncio.Task[TextProcess | None],
+    ) -> int:  # fmt: skip
         settings, status = self._settings, self._status
         checkpoints = self._checkpoints(stack)
         erasures = Erasures(warehouse, erasure_key(checkpoints.root))
         shard, shares = checkpoints.shard, settings.sharing and self._broker is None
-        config = config_of(settings, shard, shares)
+        status.detail = "reading the language model"
+        model = await reading
+        text = TextConfig(model.width, model.name) if model else TextConfig()
+        config = config_of(settings, shard, shares, text)
+        texts = TextService(model, warehouse) if model else None
         with self._producers(shares) as (letters, slates, updates):
             writer = Writer(warehouse, letters, slates)
             speaker = Speaker(updates, Who(settings.group, shard)) if updates is not None else None
             start = Start(settings, config, CoreProcess, warehouse, checkpoints, status, writer,
-                          speaker, self._ending.asked.is_set, erasures, self._fresh)  # fmt: skip
+                          speaker, self._ending.asked.is_set, erasures, self._fresh,
+                          text.model)  # fmt: skip
             started = await asyncio.to_thread(start.begin)
             core = started.core
             stack.callback(core.close)
             if self._ending.asked.is_set():
                 return 0
             learner = Learner(core, warehouse, settings.max_record_bytes, erasures,
-                              settings.pseudonyms)  # fmt: skip
+                              settings.pseudonyms, texts)  # fmt: skip
             status.quality = lambda: learner.quality
             keeper = Keeper(
                 checkpoints, core, status, origin(settings, config, warehouse.broker_id),
@@ -167,6 +185,8 @@ class Worker:
                 started.released > 0, slates,
             )  # fmt: skip
             pipeline.journalled = eraser.journalled
+            self._desk.open(core, pipeline, texts)
+            await self._catch_up(core, warehouse, pipeline)
             app = make_app(settings, self._address)
             learned = partial(journalled, warehouse, shard)
             intake = add_agents(app, settings, pipeline, status, learned)
@@ -183,7 +203,7 @@ class Worker:
             erasing.add_done_callback(partial(_ended, pipeline))
             code = 1
             try:
-                code = await self._watch(app, pipeline, intake, core, watch)
+                code = await self._watch(app, pipeline, intake, core, watch, model)
                 status.state = "stopping"
                 if code == 0 and self._broker is not None:  # its log dies with us
                     await intake.read_out(settings.shutdown_s * 0.4)
@@ -195,9 +215,28 @@ class Worker:
                  duplicates=status.duplicates)  # fmt: skip
         return code
 
+    async def _model(self, stack: contextlib.AsyncExitStack) -> TextProcess | None:
+        """The language model, if texts are to be understood."""
+        s = self._settings
+        if not s.text:
+            return None
+        model = await asyncio.to_thread(TextProcess, text_config(s))
+        stack.callback(model.close)
+        log.info("language_model", name=model.name, width=model.width)
+        return model
+
+    async def _catch_up(self, core: CoreProcess, warehouse: Warehouse, pipeline: Pipeline) -> None:
+        """Have search know the catalogue, and texts read that no state knows."""
+        items = await asyncio.to_thread(warehouse.catalogue)
+        self._desk.change(items, [])
+        if self._settings.text:
+            silent = set(await asyncio.to_thread(core.without_text))
+            pipeline.read(item for item in items if item.item_id in silent)
+
     async def _watch(
-        self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch
-    ) -> int:
+        self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch,
+        model: TextProcess | None,
+    ) -> int:  # fmt: skip
         """Until a signal (0), or until something fails (1), or until the log is another (AGAIN)."""
         status = self._status
         while not self._ending.asked.is_set():
@@ -215,6 +254,11 @@ class Worker:
                 return 1
             if app.crashed or app.should_stop:
                 log.error("faust_stopped", reason=str(getattr(app, "_crash_reason", "")))
+                return 1
+            if model is not None and model.exit_code is not None:
+                status.detail = f"the language model's process ended (exit {model.exit_code})"
+                log.error("language_model_died", error=status.detail, cure="start again; if it was "
+                          "killed, raise FRESHREC_MEMORY_MB, or set FRESHREC_TEXT=off")  # fmt: skip
                 return 1
             if self._broker is not None and not self._broker.alive():
                 log.error("broker_died", cure="start again; events not in the warehouse are gone")

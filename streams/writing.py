@@ -21,6 +21,7 @@ from infra.rows import (
     dead_letter_rows,
     item_rows,
     rows_of,
+    text_rows,
 )
 from infra.warehouse_types import Warehouse
 from online.step import Slate
@@ -28,7 +29,7 @@ from streams.learning import Learned
 from streams.producer import Producer
 
 # the journal first, then what people wait for; what is only kept or counted may come later
-SOON = ("journal", "events", "items", "recommendations")
+SOON = ("text_vectors", "journal", "events", "items", "item_texts", "recommendations")
 LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors")
 # of these only the newest row of each key is ever read, and a row is large
 NEWEST = {"user_vectors", "item_vectors"}
@@ -118,6 +119,9 @@ def _rows(work: Work, tables: tuple[str, ...], now_ms: int) -> list[Block]:
     if "items" in tables:
         blocks += announcement_rows(learned.announcements, work.batch, now_ms)
         blocks += item_rows(learned.announcements, broker_id, now_ms)
+        if learned.texts is not None:
+            texts = learned.texts
+            blocks += text_rows(texts.model, texts.made, texts.keys, work.batch, now_ms)
     if "dead_letters" in tables:
         blocks += dead_letter_rows(learned.letters, broker_id, now_ms)
     return blocks

@@ -23,8 +23,10 @@ from streams.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from streams.logfile import EventLog, ItemFile
+    from online.events import Item
+    from streams.logfile import EventLog
     from streams.ranks import Ranks
+    from streams.understanding import Understood
 
 
 def backtest(
@@ -41,6 +43,13 @@ def backtest(
     exclude_seen: Annotated[
         bool, typer.Option("--exclude-seen", help="Never recommend what the user already had.")
     ] = False,
+    text: Annotated[
+        bool, typer.Option("--text/--no-text", help="Understand what the items' texts say.")
+    ] = True,
+    text_model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A folder, or hub id (default: the included one)."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N events.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all chance (default 0).")] = None,
     batch: Annotated[int, typer.Option(min=1, max=100_000, help="Events of one step.")] = 512,
@@ -98,15 +107,18 @@ def backtest(
         exclude_seen=exclude_seen or None,
     )
     catalogue = ItemFile(items, reading_of(items_map, None, "ms", "--items-map")) if items else None
+    announced = list(catalogue or ())
+    understood = _understood(announced, text_model) if text and announced else None
     with EventLog(log, reading_of(rename, fixed, ts_unit)) as events:
         if not events.in_order:
             note(f"{log} is not in the order of ts: it is sorted first")
         settings = {
             "batch": batch, "limit": limit, "shuffle_ties": shuffle_ties, "log": log.name,
             "items": items.name if items else None,
+            "text_model": understood.model if understood else None,
         }  # fmt: skip
         kept = Targets() if ranks else Ranks() if compare else None
-        report = _replay(events, catalogue, chosen, settings, kept)
+        report = _replay(events, announced, chosen, settings, kept, understood)
     if kept is not None and ranks is not None:
         try:
             kept.write(ranks)
@@ -118,13 +130,34 @@ def backtest(
         note(f"written: {', '.join(written)}")
 
 
+def _understood(items: list[Item], model: str | None) -> Understood | None:
+    """The items' texts as vectors; None when they have none."""
+    from encoders.text_config import TextModelError
+    from streams.texts import text_of
+    from streams.understanding import understand
+
+    wordy = sum(1 for item in items if text_of(item))
+    if not wordy:
+        return None
+    with progress_bar() as bar:
+        task = bar.add_task("reading texts", total=wordy, note="")
+        try:
+            return understand(items, model, lambda count: bar.advance(task, count))
+        except TextModelError as fault:
+            raise UsageFault(str(fault)) from None
+
+
 def _replay(
     events: EventLog,
-    catalogue: ItemFile | None,
+    items: list[Item],
     config: Any,
     settings: dict[str, Any],
     kept: Ranks | None,
+    understood: Understood | None,
 ) -> dict[str, Any]:
+    import dataclasses
+
+    from online.texts import TextConfig
     from streams.replay import backtest as replay
 
     limit = settings["limit"]
@@ -137,10 +170,14 @@ def _replay(
             if kept is not None:
                 kept.add(step)
 
+        if understood is not None:
+            config = dataclasses.replace(config, text=TextConfig(understood.width))
         return replay(
             events.batches(settings["batch"], limit=limit, shuffle_ties=settings["shuffle_ties"]),
-            catalogue or (),
+            items,
             config,
+            reader=understood.reader if understood else None,
+            texts=understood.items if understood else (),
             settings=settings,
             on_step=on_step,
         )

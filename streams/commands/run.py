@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streams.commands.common import note, print_lines, settings_of
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
 
 Fresh = Annotated[
     bool,
@@ -14,7 +18,10 @@ Fresh = Annotated[
 ]
 
 
-def up(fresh: Fresh = False) -> None:
+NoText = Annotated[bool, typer.Option("--no-text", help="Do not read texts: as FRESHREC_TEXT=off.")]
+
+
+def up(fresh: Fresh = False, no_text: NoText = False) -> None:
     """Start everything: the embedded parts and a worker. Ctrl-C stops it, losing nothing.
 
     With the default settings that is a broker and a warehouse on this machine; with
@@ -22,23 +29,29 @@ def up(fresh: Fresh = False) -> None:
 
     [dim]freshrec up[/dim]
     """
-    settings = settings_of(say_unknown=False)  # the worker logs them
+    settings = _settings(no_text)
     from streams.worker import run_up
 
     raise typer.Exit(run_up(settings, fresh))
 
 
-def worker(fresh: Fresh = False) -> None:
+def worker(fresh: Fresh = False, no_text: NoText = False) -> None:
     """Start one more worker against your own Kafka (FRESHREC_BROKER=kafka://…).
 
     Workers of one FRESHREC_GROUP share the partitions; start as many as there are.
 
     [dim]FRESHREC_BROKER=kafka://kafka:9092 freshrec worker[/dim]
     """
-    settings = settings_of(say_unknown=False)  # the worker logs them
+    settings = _settings(no_text)
     from streams.worker import run_worker
 
     raise typer.Exit(run_worker(settings, fresh))
+
+
+def _settings(no_text: bool) -> Settings:
+    if no_text:
+        os.environ["FRESHREC_TEXT"] = "off"
+    return settings_of(say_unknown=False)  # the worker logs them
 
 
 def migrate() -> None:

@@ -248,6 +248,7 @@ def test_a_useless_ranker_in_the_contest_soon_has_no_say() -> None:
     for _ in range(120):
         raw = rng.random((16 * 40, FEATURES)).astype(np.float32) + 0.5
         place = start[:-1] + raw[:, 0].reshape(16, 40).argmax(1)  # the first feature decides
-        contest.score(raw, start, 0)
-        contest.learn(raw, start, np.full(16, 40), place, np.zeros(16, np.int64))
+        proposed = np.full(16, 40)
+        contest.score(raw, start, 0, proposed)
+        contest.learn(raw, start, proposed, place, np.zeros(16, np.int64))
     assert contest.weights[0] > 0.99

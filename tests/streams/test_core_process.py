@@ -110,7 +110,7 @@ def test_a_core_that_raised_has_what_it_had_learned_before(touchy: CoreProcess) 
 
 def test_batches_longer_than_the_pipes_do_not_block_each_other(core: CoreProcess) -> None:
     """Calls and answers at once, each many times what a pipe holds."""
-    for pipe in (core._into, core._out):
+    for pipe in (core._child._into, core._child._out):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
     patience = threading.Timer(30, os.kill, (core.pid, signal.SIGKILL))
     patience.start()
@@ -167,8 +167,8 @@ def test_a_core_that_died_can_be_closed(capfd: pytest.CaptureFixture[str]) -> No
     """Closing must not hide why it ended, also with a call half sent."""
     core = CoreProcess(SMALL)
     os.kill(core.pid, signal.SIGKILL)
-    core._child.wait()
-    core._into.write(b"half a call")
+    core._child._process.wait()
+    core._child._into.write(b"half a call")
     core.close()
     core.close()
     assert capfd.readouterr().err == ""
@@ -179,9 +179,9 @@ def test_a_child_whose_answers_nobody_reads_ends_quietly(
 ) -> None:
     core = CoreProcess(SMALL)
     first = batch(0)
-    core._out.close()
+    core._child._out.close()
     core.send(first, strangers(first), NOW)
-    assert core._child.wait(10) == 0
+    assert core._child._process.wait(10) == 0
     core.close()
     assert capfd.readouterr().err == ""
 

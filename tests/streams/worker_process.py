@@ -33,6 +33,7 @@ class WorkerProcess:
             "PYTHONPATH": str(ROOT),
             "FRESHREC_STATE": str(state),
             "FRESHREC_HTTP": "127.0.0.1:0",
+            "FRESHREC_TEXT": "off",  # it takes seconds to start: tests that need it say so
             **{f"FRESHREC_{name.upper()}": value for name, value in settings.items()},
         }
         self.command = [sys.executable, "-m", "streams.worker"]
