@@ -28,7 +28,7 @@ _UNSPACED = re.compile(
 
 
 class _Word(NamedTuple):
-    text: str
+    text: str  # its stem; as it was typed when nobody has it
     weight: float
     off: int  # letters that may differ
 
@@ -58,13 +58,14 @@ class Lexicon:
     >>> words = Lexicon()
     >>> words.put([("1", "RED TEA MUG"), ("2", "BLUE MUG")])
     >>> words.search("tea mugs")
-    {'1': 1.0, '2': 0.22...}
+    {'1': 1.0, '2': 0.2...}
     """
 
     def __init__(self) -> None:
         schema = tantivy.SchemaBuilder()
         schema.add_text_field("id", stored=True, tokenizer_name="raw", index_option="basic")
-        schema.add_text_field("words", stored=True, tokenizer_name="words", index_option="freq")
+        for field in ("stems", "forms"):  # the words' stems, and the words as they were typed
+            schema.add_text_field(field, stored=True, tokenizer_name="words", index_option="freq")
         self._schema = schema.build()
         self._index = tantivy.Index(self._schema)
         build = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
@@ -72,10 +73,11 @@ class Lexicon:
             tantivy.Filter.remove_long(LONGEST_WORD),
             tantivy.Filter.lowercase(),
             tantivy.Filter.ascii_fold(),
-            tantivy.Filter.stemmer("english"),
         ):
             build = build.filter(each)
-        self._analyzer = build.build()
+        self._forms = build.build()
+        stemmer = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+        self._stems = stemmer.filter(tantivy.Filter.stemmer("english")).build()
         plain = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build()
         self._index.register_tokenizer("words", plain)
         self._writer = self._index.writer(HEAP, 1)
@@ -89,8 +91,9 @@ class Lexicon:
         with self._lock:
             for name, text in texts:
                 self._writer.delete_documents_by_term("id", name)
-                words = " ".join(self._words(f"{name} {text}"))
-                self._writer.add_document(tantivy.Document(id=name, words=words))
+                forms = " ".join(self._forms.analyze(_spaced(f"{name} {text}")))
+                stems = " ".join(self._stems.analyze(forms))
+                self._writer.add_document(tantivy.Document(id=name, forms=forms, stems=stems))
             self._commit()
 
     def drop(self, names: Iterable[str]) -> None:
@@ -112,42 +115,41 @@ class Lexicon:
         found = {}
         for _, address in hits:
             one = searcher.doc(address).to_dict()
-            there = one["words"][0].split()
-            found[one["id"][0]] = sum(_share(word, there) for word in words) / total
+            stems, forms = one["stems"][0].split(), one["forms"][0].split()
+            found[one["id"][0]] = sum(_share(word, stems, forms) for word in words) / total
         return dict(sorted(found.items(), key=lambda each: (-each[1], each[0])))
 
     def _commit(self) -> None:
         self._writer.commit()
         self._index.reload()
 
-    def _words(self, text: str) -> list[str]:
-        return list(self._analyzer.analyze(_spaced(text)))
-
     def _weighed(self, searcher: tantivy.Searcher, query: str) -> list[_Word]:
         """A word that no item has may be misspelt: it counts like a rare one, if there is one."""
         items = searcher.num_docs
         found = []
-        for text in list(dict.fromkeys(self._words(query)))[:MOST_WORDS]:
-            have = searcher.doc_freq("words", text)
-            off = 0 if have else _off(text)
+        for form in list(dict.fromkeys(self._forms.analyze(_spaced(query))))[:MOST_WORDS]:
+            (text,) = self._stems.analyze(form)
+            have = searcher.doc_freq("stems", text)
+            off = 0 if have else _off(form)
             if not have and off:
-                near = self._near(text, off)
+                text = form
+                near = self._near(form, off)
                 have = getattr(searcher.search(near, 1, count=True), "count", 0) or 0
             if have:
                 found.append(_Word(text, math.log1p((items - have + 0.5) / (have + 0.5)), off))
         return found
 
     def _near(self, text: str, off: int) -> tantivy.Query:
-        return tantivy.Query.fuzzy_term_query(self._schema, "words", text, off, True, False)
+        return tantivy.Query.fuzzy_term_query(self._schema, "forms", text, off, True, False)
 
     def _parts(self, word: _Word) -> list[tantivy.Query]:
         if word.off:
             return [tantivy.Query.boost_query(self._near(word.text, word.off), word.weight)]
-        return [tantivy.Query.term_query(self._schema, "words", word.text)]
+        return [tantivy.Query.term_query(self._schema, "stems", word.text)]
 
 
-def _share(word: _Word, there: list[str]) -> float:
+def _share(word: _Word, stems: list[str], forms: list[str]) -> float:
     if not word.off:
-        return word.weight if word.text in there else 0.0
-    near = any(OSA.distance(word.text, each) <= word.off for each in there)
+        return word.weight if word.text in stems else 0.0
+    near = any(OSA.distance(word.text, each) <= word.off for each in forms)
     return MISSPELT * word.weight if near else 0.0

@@ -188,12 +188,14 @@ def _clean(marks: np.ndarray, items: np.ndarray, n: int, value: int) -> None:
 
 
 @compiled
-def _walk(t: Tables, s: Scratch, user: int, ts: int, session: np.uint64) -> tuple[int, int, int]:
+def _walk(
+    t: Tables, s: Scratch, texts: Texts, user: int, ts: int, session: np.uint64
+) -> tuple[int, int, int]:
     """Put the user's events into `s` and walk from them; how many there are, how many of this
     session, and how many items were touched."""
     length = newest(t, user, s.items, s.kinds, s.prices, s.ts, s.sessions)
     fresh = _own(s, length, ts, session)
-    touched = walk_pairs(t, s, length)
+    touched = walk_pairs(t, s, texts, length)
     return length, fresh, walk_users(t, s, user, length, touched)
 
 
@@ -222,7 +224,7 @@ def describe(
 ) -> None:  # fmt: skip
     """Features x (≥ n, FEATURES) of n given candidates for a user who just searched for `vector`
     (T,) i1, with its scale."""
-    length, fresh, touched = _walk(t, s, user, ts, session)
+    length, fresh, touched = _walk(t, s, texts, user, ts, session)
     asked = ask(q, s, user, length, ts, s.query) >= 0
     m = likeness.put_first(s, likeness.gather(texts, s, length), vector, scale)
     _describe(t, s, q, texts, length, fresh, m, ts, asked, cand, n, x)
@@ -243,7 +245,7 @@ def propose(
     `s.items`, and how many of them, newest first, belong to this session; and the
     target's rank by popularity.
     """
-    length, fresh, touched = _walk(t, s, user, ts, session)
+    length, fresh, touched = _walk(t, s, texts, user, ts, session)
     n, own = _take_own_and_hot(t, s, length, exclude_seen, cand)
     row = ask(q, s, user, length, ts, s.query)
     if row >= 0:

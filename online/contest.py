@@ -190,8 +190,8 @@ class Contest:
             self.newcomers.restore(state["newcomers"])
         if len(state["loss"]) == len(self._loss):
             self._loss[:] = state["loss"]
-            self._p[:] = state["p"]
-        self._x[:], self._mixed[:] = state["x"], state["mixed"]
+        if state["x"].shape == self._x.shape and state["p"].shape == self._p.shape:
+            self._x[:], self._p[:], self._mixed[:] = state["x"], state["p"], state["mixed"]
         self._drift._helper.__setstate__(state["drift"])
         self.drifts, self.learned = state["drifts"], state["learned"]
 

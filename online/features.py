@@ -83,6 +83,18 @@ def source_of(name: str) -> str:
     return _SOURCE_OF.get(name.removesuffix("_share"), "co-visitation")
 
 
+def widened(weights: np.ndarray) -> np.ndarray:
+    """Weights (FEATURES, …); those of a release without texts, with nothing for theirs.
+
+    >>> widened(np.ones(FEATURES - TEXT_FEATURES)).sum() == FEATURES - TEXT_FEATURES
+    True
+    """
+    if len(weights) != FEATURES - TEXT_FEATURES:
+        return weights
+    none = np.zeros((TEXT_FEATURES, *weights.shape[1:]), weights.dtype)
+    return np.concatenate([weights[:TEXT_FIRST], none, weights[TEXT_FIRST:]])
+
+
 HALF = np.array(TICK_HALF_LIVES + TIME_HALF_LIVES)
 TICKS = len(TICK_HALF_LIVES)
 LEAST = -16.0  # log probability of an item that the encoder does not know

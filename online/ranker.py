@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from river import optim, preprocessing
 
-from online.features import LOGS, NAMES, SHARES, TEXT_FEATURES, TEXT_FIRST
+from online.features import LOGS, NAMES, SHARES, TEXT_FEATURES, TEXT_FIRST, widened
 from online.listwise import gradient, softmax
 from online.network import adam, backward, forward, linear_scores, standardise
 from online.state import State
@@ -133,7 +133,8 @@ class Scaler:
     def restore(self, state: State) -> None:
         for name, values in state["statistics"].items():
             getattr(self._statistics, name).update(values)
-        self._blocks, self.scale, self.offset = state["blocks"], state["scale"], state["offset"]
+        self._blocks = state["blocks"]
+        self.scale, self.offset = widened(state["scale"]), widened(state["offset"])
 
     def apply(self, x: Array, first: int, out: Array) -> None:
         """Scale prepared rows from `first` on into the same rows of `out`."""
@@ -178,7 +179,7 @@ class LinearRanker:
         return {"weights": dict(self._weights), **optimizer}
 
     def restore(self, state: State) -> None:
-        self._weights = dict(state["weights"])
+        self._weights = {name: state["weights"].get(name, 0.0) for name in NAMES}
         self._optimizer.g2.update(state["g2"])
         self._optimizer.n_iterations = state["steps"]
         self._vector = self._as_vector()
@@ -264,7 +265,8 @@ class NeuralRanker:
     def restore(self, state: State) -> None:
         self._steps = state["steps"]
         for name in self._KEPT:
-            setattr(self, name, list(state[name.lstrip("_")]))
+            w, b, v, u = state[name.lstrip("_")]
+            setattr(self, name, [widened(w), b, v, widened(u)])
 
     def _adam(self) -> None:
         self._steps += 1

@@ -43,9 +43,11 @@ from online.tables import (
     TOGETHER,
     Tables,
 )
+from online.texts import Texts
 
 SEQUENCE = 20  # newest events of the user whose neighbours are walked
 DIRECT_ITEMS = 2  # of them whose transitions count: NEXT and NEXT2
+FITTING = 8  # items that fit a query whose neighbours are walked
 WALK_ITEMS = 5  # newest items whose recent users are walked
 WALK_EVENTS = 16  # of each similar user at least; the page that holds the last one is finished
 
@@ -120,11 +122,32 @@ def _walk_transitions(
 
 
 @compiled
-def walk_pairs(t: Tables, s: Scratch, length: int) -> int:
-    """Sums over the neighbours of the user's newest items (`s.items`); how many were touched."""
+def _walk_fitting(t: Tables, s: Scratch, texts: Texts, query: int, fade: np.ndarray, n: int) -> int:
+    """Add the neighbours of the items that fit a query best; returns the touched."""
+    for k in range(min(FITTING, texts.near.shape[1])):
+        key = texts.near[query, k]
+        j = key & SLOT_MASK
+        if key < 0 or t.key[j] != key or t.row_start[j] < 0:
+            continue
+        start, share = t.row_start[j], np.float32(1.0 / (t.taken[j] + 2.0))
+        n = _walk_row(
+            start, start + row_size(t, j), t.pair_item, t.pair_weight, t.key, s.at, s.touched,
+            s.sums, n, fade * (texts.alike[query, k] / np.float32(FITTING)), share, t.rarity[j],
+        )  # fmt: skip
+    return n
+
+
+@compiled
+def walk_pairs(t: Tables, s: Scratch, texts: Texts, length: int) -> int:
+    """Sums over the neighbours of the user's newest items (`s.items`); how many were touched.
+
+    A query leads to the neighbours of the items that fit it best, too.
+    """
     n = 0
     for p in range(min(length, SEQUENCE)):
         i = s.items[p]
+        if t.known[i] == 0:
+            n = _walk_fitting(t, s, texts, i, FADE[p], n)
         start = t.row_start[i]
         if start < 0:
             continue

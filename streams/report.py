@@ -166,6 +166,29 @@ def live_tables(report: dict[str, Any]) -> list[Table]:
     return [rates_table(report, "live"), fresh]
 
 
+def text_tables(report: dict[str, Any]) -> list[Table]:
+    """What `bench text` found: how fast texts are read; what understanding them is worth."""
+    speed = Table(title="reading texts, one core", title_justify="left")
+    for name in ("weights", "titles/s", "query, ms p50", "p99"):
+        speed.add_column(name, justify="left" if name == "weights" else "right")
+    for name, found in report["speed"].items():
+        rate = f"{found['titles_per_second']:,.0f}"
+        times = (f"{found[f'query_ms_{p}']:,.1f}" for p in ("p50", "p99"))
+        speed.add_row(name, rate, *times)
+    worth = Table(title="what it is worth", title_justify="left")
+    for name in ("", "with", "without", "of"):
+        worth.add_column(name, justify="right" if name else "left")
+    cold, search, ours = (report[name] for name in ("cold_users", "search", "personal_search"))
+    worth.add_row("half a basket from a sentence, HR@10", f"{cold['hr@10']:.4f}",
+                  f"{cold['popularity_hr@10']:.4f} (popular)", f"{cold['baskets']:,}")  # fmt: skip
+    worth.add_row("search for this user, MRR", f"{ours['mrr']:.4f}",
+                  f"{ours['mrr_unpersonalised']:.4f} (anybody)",
+                  f"{ours['queries']:,}")  # fmt: skip
+    for name, value in search.items():
+        worth.add_row(name.replace("_", " "), f"{value:.4f}", "", "")
+    return [speed, worth]
+
+
 def soak_table(report: dict[str, Any]) -> Table:
     """Speed and memory by minute."""
     distinct = report["distinct"]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from encoders.text import TextEncoder
 from encoders.text_config import BUNDLED, TextConfig
 from infra.vector_files import cache_folder, read_vectors, write_vectors
@@ -30,6 +32,7 @@ def understand(items: list[Item], model: str | None, progress: Callable[[int], N
 
     model: a folder or hub id, None: the one that is included. Raises TextModelError.
     """
+    torch.set_num_threads(1)  # more are slower as soon as anything else runs
     encoder = TextEncoder(TextConfig(model=model or BUNDLED))
     path = _kept(encoder.name)
     kept = read_vectors(path, encoder.width)

@@ -17,7 +17,7 @@ from online.events import Item
 from online.told import SHADOW, Told, Weights
 from streams.writing import Work
 
-FORMAT = 1
+FORMAT = 2  # the rankers have weights for texts
 CHUNK = 600_000  # bytes of vectors in one record
 EVENTS_AT_ONCE = 2_000
 _TOLD = INTERACTIONS | {"forget"}

@@ -2,8 +2,8 @@
 
 A log is replayed, all but its last baskets. Then, from the same state and without learning:
 
-    cold users   somebody of whom nothing is known types the words of half a basket's titles; is
-                 one of the other half among the ten recommended? Beside it: the ten most popular
+    cold users   somebody of whom nothing is known types the words of half a basket's titles; how
+                 many of the other half are among the ten recommended? Beside it: the most popular
     search       a title of four words and more, with one left out or misspelt: how many of the
                  titles that contain all the other words are among ten, of those that fit there
     personal     a user types a word of what they take next: its place with and without the user
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import wilcoxon
+import torch
+from scipy.stats import wilcoxon  # type: ignore[import-untyped]
 
 from encoders.lexicon import Lexicon
 from encoders.text import TextEncoder
@@ -31,8 +32,7 @@ from online.events import Event, Item
 from online.step import PastEvent
 from online.texts import TextVector, query_name
 from streams.assembly import make_core
-from streams.bench.child import BenchError
-from streams.bench.machine import machine
+from streams.bench.machine import BenchError, machine
 from streams.logfile import EventLog, ItemFile, Reading
 from streams.replay import Replay
 from streams.texts import text_of
@@ -65,12 +65,19 @@ class Basket(NamedTuple):
 
 def run(plan: TextPlan, say: Say) -> dict[str, Any]:
     """Measure. Raises BenchError, TextModelError, LogError."""
+    torch.set_num_threads(1)  # as in a worker
     items = list(ItemFile(plan.items))
     said = {item.item_id: text_of(item) for item in items}
     if not any(said.values()):
         raise BenchError(f"{plan.items} says nothing of its items: a column title is needed")
     report: dict[str, Any] = {"machine": machine(), "speed": _speed(plan, list(said.values()))}
-    understood = understand(items, plan.model, lambda count: say("reading texts", count, len(said)))
+    read = [0]
+
+    def progress(count: int) -> None:
+        read[0] += count
+        say("reading texts", read[0], len(said))
+
+    understood = understand(items, plan.model, progress)
     with EventLog(plan.log, plan.reading) as log:
         core, baskets, popular = _replayed(plan, log, items, understood, say)
     try:
@@ -135,7 +142,7 @@ def _replayed(
             break
         replay.feed(before)
         taken.update(event.item_id for event in before)
-        say("replaying", len(events), total)
+        say("replaying", replay.offset, total)
     return core, last, [item for item, _ in taken.most_common(TOP)]
 
 
@@ -167,7 +174,7 @@ class Shop:
         self._words.put((item.item_id, text_of(item)) for item in items)
 
     def cold_users(self, baskets: Sequence[Basket], rng: random.Random) -> dict[str, Any]:
-        hits, popular, n = 0, 0, 0
+        hits, popular, baskets_hit, targets, n = 0, 0, 0, 0, 0
         for number, basket in enumerate(baskets):
             known = [item for item in basket.items if item in self._titles]
             if len(known) < 2:
@@ -176,14 +183,18 @@ class Shop:
             told, rest = known[: len(known) // 2], set(known[len(known) // 2 :])
             query = " ".join(self._titles[item] for item in told)
             found = self._recommended(f"\1cold-{number}", query, basket.ts)
-            hits += bool(rest & set(found))
-            popular += bool(rest & set(self._popular))
+            hits += len(rest & set(found))
+            popular += len(rest & set(self._popular))
+            baskets_hit += bool(rest & set(found))
+            targets += len(rest)
             n += 1
         return {
             "baskets": n,
-            "hr@10": round(hits / n, 4),
-            "popularity_hr@10": round(popular / n, 4),
+            "targets": targets,
+            "hr@10": round(hits / targets, 4),
+            "popularity_hr@10": round(popular / targets, 4),
             "ratio": round(hits / max(popular, 1), 2),
+            "baskets_hit": round(baskets_hit / n, 4),
         }
 
     def _recommended(self, user: str, query: str, ts: int) -> list[str]:

@@ -66,6 +66,33 @@ def live(
 
 
 @bench.command()
+def text(
+    log: Log,
+    items: Annotated[Path, typer.Option(metavar="FILE", help="Catalogue with titles.")],
+    limit: Annotated[int | None, typer.Option(min=1000, help="Only the first N events.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="A folder, or hub id.")] = None,
+    json_out: JsonOut = None,
+    rename: Map = None,
+    fixed: Set = None,
+    ts_unit: TsUnit = "ms",
+) -> None:
+    """What the language model costs, and what understanding texts is worth: cold users, search.
+
+    [dim]freshrec bench text sales.parquet --items products.parquet --limit 60000[/dim]
+    """
+    refuse_unwritable(json_out)
+    from encoders.text_config import BUNDLED
+    from streams.bench.text import TextPlan, run
+    from streams.report import text_tables
+
+    reading = reading_of(rename, fixed, ts_unit)
+    plan = TextPlan(log, items, model or BUNDLED, limit, reading=reading)
+    with _progress() as say:
+        report = run(plan, say)
+    _deliver(report, json_out, text_tables(report))
+
+
+@bench.command()
 def backtest(
     log: Log,
     items: Items = None,

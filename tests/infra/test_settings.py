@@ -107,7 +107,21 @@ def test_every_key_sets_fields_that_exist() -> None:
 
 def test_states_that_leave_no_room_for_the_rest_are_refused() -> None:
     with pytest.raises(SettingsError, match="FRESHREC_ENCODER_MB=400: at most an eighth"):
-        Settings.from_env({"FRESHREC_ENCODER_MB": "400", "FRESHREC_MEMORY_MB": "1024"}, dotenv=None)
+        Settings.from_env({"FRESHREC_ENCODER_MB": "400", "FRESHREC_MEMORY_MB": "2048"}, dotenv=None)
+
+
+def test_memory_that_the_parts_do_not_even_start_in_is_refused() -> None:
+    with pytest.raises(SettingsError, match="at least 2048 are needed"):
+        read(MEMORY_MB="1500")
+    assert read(MEMORY_MB="1536", TEXT="off").memory_mb == 1536
+    assert read(MEMORY_MB="1024", TEXT="off", ENCODER="off").memory_mb == 1024
+
+
+def test_a_language_model_in_a_folder_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="FRESHREC_TEXT_MODEL='/no/such'.*config.json"):
+        read(TEXT_MODEL="/no/such")
+    assert read(TEXT_MODEL=str(tmp_path)).text_model == str(tmp_path)
+    assert read(TEXT_MODEL="org/name@main").text_model == "org/name@main"
 
 
 def test_the_key_of_pseudonyms_is_read_and_never_shown(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from online.core import Recommender, RecommenderConfig
 from online.events import Delivery, Event, Item
+from online.features import TEXT_FEATURES, TEXT_FIRST, TEXT_NAMES
 from online.memory import Memory, MemoryConfig
 from online.newcomers import _lift
 from online.similarity import WAYS
@@ -256,3 +258,49 @@ def test_an_empty_text_says_nothing(shop: Shop, values: bytes) -> None:
     assert shop.event("click", "ann", "old-1")
     found = shop.core.search(TextVector(query_name("q"), values), "q", {"old-2": 0.5}, "", 1)
     assert [r.item_id for r in found] == ["old-2"]
+
+
+def test_what_a_release_without_texts_had_learned_is_not_lost() -> None:
+    """Its rankers had fewer features, its tables a column less."""
+    shop = Shop()  # of no item is anything said
+    rng = np.random.default_rng(3)
+    for _ in range(320):
+        shop.event("click", f"user-{rng.integers(9)}", f"old-{rng.integers(20)}")
+    expected = shop.core.recommend("user-1", shop.n)
+    again = Recommender(CONFIG)
+    assert again.resume(_older(shop.core.state()), "")
+    found = again.recommend("user-1", shop.n)
+    assert [r.item_id for r in found] == [r.item_id for r in expected]
+    again.announce([Item(item_id="old-1", title="t")])
+    again.put_texts([TextVector("old-1", vector(1))])
+    event = Event(event_id="x", type="click", user_id="user-1", item_id="old-1", ts=shop.n)
+    assert again.step([Delivery(event, "events", 0, 999, 999)], 999).slates
+
+
+def _older(state: dict[str, Any]) -> dict[str, Any]:
+    """A state as the release before texts wrote it."""
+    text = range(TEXT_FIRST, TEXT_FIRST + TEXT_FEATURES)
+    memory, contest, block = dict(state["memory"]), dict(state["contest"]), dict(state["block"])
+    for name in ("texts", "text_model", "categories", "brands"):
+        del memory[name]
+    memory["tables"] = {k: v for k, v in memory["tables"].items() if k != "first_taken"}
+    del contest["newcomers"]
+    scaler = dict(contest["scaler"])
+    for name in ("scale", "offset"):
+        scaler[name] = np.delete(scaler[name], text)
+    scaler["statistics"] = {
+        kind: {n: v for n, v in values.items() if n not in TEXT_NAMES}
+        for kind, values in scaler["statistics"].items()
+    }
+    rankers = {name: dict(kept) for name, kept in contest["rankers"].items()}
+    for kept in rankers.values():
+        if "parameters" in kept:
+            for name in ("parameters", "average", "mean", "square"):
+                w, b, v, u = kept[name]
+                kept[name] = [np.delete(w, text, axis=0), b, v, np.delete(u, text)]
+        else:
+            for name in ("weights", "g2"):
+                kept[name] = {n: v for n, v in kept[name].items() if n not in TEXT_NAMES}
+    contest |= {"scaler": scaler, "rankers": rankers, "x": np.delete(contest["x"], text, axis=1)}
+    block["x"] = np.delete(block["x"], text, axis=1)
+    return {**state, "memory": memory, "contest": contest, "block": block}

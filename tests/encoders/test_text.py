@@ -1,0 +1,106 @@
+"""The language model: what it makes of any text, and what it says when it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.text import TextEncoder
+from encoders.text_config import TextConfig, TextModelError
+from encoders.wording import item_text, plain
+
+HELLO = """hello привет γειά سلام שלום नमस्ते হ্যালো வணக்கம் హలో ಹಲೋ ഹലോ สวัสดี ສະບາຍດີ မင်္ဂလာပါ គំរូ
+გამარჯობა բարեւ ሰላም 你好 こんにちは 안녕하세요 xin chào merhaba cześć ahoj szia hei hej hallo
+bonjour ciao hola olá salut zdravo здраво здравейте вітаю sveiki tere labas duit kaixo sawubona
+jambo halo kamusta aloha talofa"""
+ODD = [
+    "", " ", "\x00\x01\x02", "x" * 1_000_000, "🫖" * 50, "👩‍👩‍👧‍👦", "\u202eright to left\u202c",
+    "\ud800",
+    "<script>alert('x')</script><b>bold</b>", "&lt;&amp;&#x41;", "a\u0301" * 100, *HELLO.split(),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A language model of a few kilobytes, multilingual in that it reads letters, untrained."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("model")
+    letters = sorted({c.lower() for text in ODD for c in plain(text) if c.strip()})
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters]
+    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=80,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    yield folder
+
+
+def test_any_text_has_a_vector_of_length_one_or_none(tiny: Path) -> None:
+    made = TextEncoder(TextConfig(str(tiny), device="cpu")).encode(ODD)
+    assert made.shape == (len(ODD), 16) and np.isfinite(made).all()
+    lengths = np.linalg.norm(made, axis=1)
+    empty = np.array([not plain(text) for text in ODD])
+    assert (lengths[empty] == 0).all() and np.allclose(lengths[~empty], 1, atol=1e-5)
+
+
+def test_a_vector_depends_on_its_text_alone(tiny: Path) -> None:
+    encoder = TextEncoder(TextConfig(str(tiny), device="cpu", precision="float32", at_once=4))
+    texts = ["a", "a red mug", "tea for two", "garden hose of ten metres", "b"]
+    together = encoder.encode(texts)
+    for text, vector in zip(texts, together, strict=True):
+        assert np.allclose(encoder.encode([text])[0], vector, atol=1e-5)
+
+
+def test_another_model_has_another_name(tiny: Path, tmp_path: Path) -> None:
+    from transformers import BertModel
+
+    first = TextEncoder(TextConfig(str(tiny), device="cpu")).name
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model = BertModel.from_pretrained(tiny)
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save_pretrained(tmp_path)
+    second = TextEncoder(TextConfig(str(tmp_path), device="cpu")).name
+    assert first.rpartition("@")[2] != second.rpartition("@")[2]
+
+
+def test_a_model_that_is_missing_or_broken_says_the_cure(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(TextModelError, match=r"FRESHREC_TEXT_MODEL=.*--no-text"):
+        TextEncoder(TextConfig(str(tmp_path / "nowhere")))
+    for file in tiny.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(TextModelError, match=r"cannot be loaded.*model\.safetensors"):
+        TextEncoder(TextConfig(str(tmp_path)))
+
+
+def test_the_included_model_understands(capfd: pytest.CaptureFixture[str]) -> None:
+    encoder = TextEncoder(TextConfig(device="cpu"))
+    mug, cup, hose = encoder.encode(["red ceramic mug", "crimson tea cup", "garden hose"])
+    assert mug @ cup > 0.45 > 0.3 > mug @ hose
+    assert encoder.width == 384
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_said_of_an_item_is_one_text() -> None:
+    text = item_text("RED  MUG", "Acme", "12 34", ["gift", "7"], "<p>Holds&nbsp;tea</p>\x07")
+    assert text == "RED MUG. Acme. gift. Holds tea"
+    assert item_text("", "", "", [], "") == ""
