@@ -281,7 +281,9 @@ class Pipeline:
         else:
             await self._receive_all()
             learned = await self._announced(what.taken.messages)
-            self._changed(learned)
+            items = [a.item for a in learned.announcements if a.item is not None]
+            gone = [a.item_id for a in learned.announcements if a.item is None]
+            self._changed(items, gone)
             await self._hand_on(what.taken, learned)
 
     async def _answer(self, asked: Asked) -> None:
@@ -294,10 +296,8 @@ class Pipeline:
         if not asked.answer.done():
             asked.answer.set_result(found)
 
-    def _changed(self, learned: Learned) -> None:
+    def _changed(self, items: list[Item], gone: list[str]) -> None:
         """The catalogue is another one: search must know, and texts are to be read."""
-        items = [a.item for a in learned.announcements if a.item is not None]
-        gone = [a.item_id for a in learned.announcements if a.item is None]
         for item_id in gone:
             self._unread.pop(item_id, None)
         self.catalogue_changed(items, gone)
@@ -326,6 +326,9 @@ class Pipeline:
         before = heard.events
         await in_thread(self._learning, partial(self._learner.hear, heard, what.records))
         self._keeper.heard(heard.events - before)
+        told = heard.take_catalogue()
+        if told.items or told.withdrawn:
+            self._changed(told.items, told.withdrawn)
 
     async def _send(self, one: Sent) -> None:
         try:

@@ -29,7 +29,8 @@ from streams.learning import Learned
 from streams.producer import Producer
 
 # the journal first, then what people wait for; what is only kept or counted may come later
-SOON = ("text_vectors", "journal", "events", "items", "item_texts", "recommendations")
+# (and before the journal, what is read of texts: once journalled it is not read again)
+SOON = ("text_vectors", "item_texts", "journal", "events", "items", "recommendations")
 LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors")
 # of these only the newest row of each key is ever read, and a row is large
 NEWEST = {"user_vectors", "item_vectors"}

@@ -13,7 +13,7 @@ from online.step import Step
 from online.told import SHADOW, Rankers, Told, Weights
 from streams.learning import Learned
 from streams.sharing import Heard
-from streams.updates import CHUNK, Who, Word, encode, words_of
+from streams.updates import CHUNK, FORMAT, Who, Word, encode, words_of
 from streams.writing import Work
 
 GROUP = "shop"
@@ -95,7 +95,7 @@ def test_our_own_words_strangers_and_rubbish_are_passed_over() -> None:
     ear = Ear()
     heard(1).apply(ear, records(words))
     heard(0, "others").apply(ear, records(words))
-    damaged = [encode(Word(1, GROUP, 1, 5, kind, b"\xff\xfe")) for kind in
+    damaged = [encode(Word(FORMAT, GROUP, 1, 5, kind, b"\xff\xfe")) for kind in
                ("events", "items", "rankers", "weights", "of a later release")]  # fmt: skip
     ours = heard(0)
     ours.apply(ear, records([b"", b"\xff\x00", b"{}", *damaged]))
@@ -111,8 +111,12 @@ def test_the_newest_rankers_and_announcements_are_told() -> None:
         Announcement("cup", item, "items", 0, 1, 1), Announcement("jug", None, "items", 0, 2, 1)
     ]  # fmt: skip
     ear = Ear()
-    heard().apply(ear, records(words_of(works, Who(GROUP, 1))))
+    ours = heard()
+    ours.apply(ear, records(words_of(works, Who(GROUP, 1))))
     assert ear.rankers == [(1, said[2])] and ear.items == [([item], ["jug"])]
+    told = ours.take_catalogue()  # for search, and to be read
+    assert (told.items, told.withdrawn) == ([item], ["jug"])
+    assert ours.take_catalogue().items == []
 
 
 def test_weights_are_told_in_chunks_and_put_together() -> None:
