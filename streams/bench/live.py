@@ -46,7 +46,8 @@ class Peer(NamedTuple):
 
 def peers(settings: Settings) -> dict[str, Peer]:
     """Workers to measure, the one that is asked about last."""
-    found = {"null_core": Peer("streams.bench.nothing", {}, "a worker that learns nothing")}
+    silent = {"FRESHREC_TEXT": "off"}
+    found = {"null_core": Peer("streams.bench.nothing", silent, "a worker that learns nothing")}
     serving = "streams.worker"
     if settings.encoder:
         off = {"FRESHREC_ENCODER": "off"}

@@ -22,6 +22,7 @@ from online.core import RecommenderConfig
 from online.events import Delivery, Item
 from online.state import State
 from online.step import Metric, PastEvent, Recommendation, Slate, Step, Turn
+from online.texts import TextVector
 from online.told import Rankers, Told, Weights
 
 PATIENCE_S = 60.0
@@ -52,6 +53,12 @@ class NullRecommender:
 
     def withdraw(self, item_ids: Iterable[str]) -> None:
         """Nothing is kept."""
+
+    def put_texts(self, vectors: Iterable[TextVector]) -> None:
+        pass
+
+    def without_text(self) -> list[str]:
+        return []
 
     def missing(self, batch: list[Delivery]) -> list[str]:
         return []

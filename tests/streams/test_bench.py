@@ -27,7 +27,7 @@ from streams.logfile import EventLog
 from streams.report import live_tables, plot_soak, rates_table, soak_table
 from streams.topics import ensure_topics
 
-NULL = "streams.bench.nothing"
+NULL, TEXTLESS = "streams.bench.nothing", {"FRESHREC_TEXT": "off"}
 
 
 def quiet(*_: object) -> None:
@@ -104,7 +104,7 @@ def test_soak_keeps_a_worker_busy(address: BrokerAddress, tmp_path: Path) -> Non
     settings = Settings()
     ensure_topics(address, settings.partitions)
     traffic = Traffic(users=1_000, items=200)
-    with BenchWorker(tmp_path, address, "soak", NULL) as worker:
+    with BenchWorker(tmp_path, address, "soak", NULL, TEXTLESS) as worker:
         worker.await_ready()
         samples, health = soak_bench._drive(worker, address, traffic, 0.06, seen := Seen(), quiet)
     report = soak_bench._report(settings, samples, seen, health, disk_mb=1.0)
@@ -124,7 +124,7 @@ def test_a_worker_that_ends_is_said_with_its_last_words(
     address: BrokerAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FRESHREC_BATCH", "0")
-    with BenchWorker(tmp_path, address, "dead", NULL) as worker:
+    with BenchWorker(tmp_path, address, "dead", NULL, TEXTLESS) as worker:
         with pytest.raises(BenchError, match="FRESHREC_BATCH='0'"):
             worker.await_ready()
 
