@@ -35,6 +35,8 @@ _BEFORE = """SELECT max(ts) FROM events PREWHERE user_id = %(user)s
 WHERE batch < %(batch)s OR (batch = %(batch)s AND batch_pos <= %(position)s)"""
 _AFTER = "(batch > %(batch)s OR (batch = %(batch)s AND batch_pos > %(position)s))"
 
+_ITEM_TEXTS = "SELECT item_id, text_key FROM item_texts FINAL WHERE model = %(model)s"
+
 _TEXTS = """SELECT text_key, vector FROM text_vectors
 PREWHERE model = %(model)s AND text_key IN %(keys)s LIMIT 1 BY text_key"""
 
@@ -124,6 +126,11 @@ def text_vectors(execute: Execute, model: str, keys: Iterable[str]) -> dict[str,
         rows = execute(_TEXTS, {"model": model, "keys": tuple(some)}).rows
         found |= {key: np.array(vector, np.float32).tobytes() for key, vector in rows}
     return found
+
+
+def item_texts(execute: Execute, model: str) -> dict[str, str]:
+    """By item, the key of the text that a model has read."""
+    return dict(execute(_ITEM_TEXTS, {"model": model}).rows)
 
 
 def catalogue(execute: Execute) -> list[Item]:

@@ -14,7 +14,7 @@ from online import features, likeness, nearness
 from online.compiled import compiled
 from online.features import SUMS, Scratch
 from online.history import newest
-from online.sequence import Sequences, ask
+from online.sequence import Sequences, ask, look
 from online.tables import HOT_LISTS, SLOT_MASK, Tables
 from online.texts import Texts
 from online.walk import walk_pairs, walk_users
@@ -225,7 +225,7 @@ def describe(
     """Features x (≥ n, FEATURES) of n given candidates for a user who just searched for `vector`
     (T,) i1, with its scale."""
     length, fresh, touched = _walk(t, s, texts, user, ts, session)
-    asked = ask(q, s, user, length, ts, s.query) >= 0
+    asked = look(q, s, user, length, ts, s.query) >= 0
     m = likeness.put_first(s, likeness.gather(texts, s, length), vector, scale)
     _describe(t, s, q, texts, length, fresh, m, ts, asked, cand, n, x)
     _clean_up(s, length, touched, cand, 0)

@@ -381,9 +381,11 @@ class Recommender:
         chosen = k or self.config.k
         return self._search.search(query, text, lexical, user_id, now_ms, chosen, personal)
 
-    def similar(self, item_id: str, by: str, k: int | None = None) -> tuple[Recommendation, ...]:
+    def similar(
+        self, item_id: str, by: str, now_ms: int, k: int | None = None
+    ) -> tuple[Recommendation, ...]:
         """Items like one, by "text", by "behaviour", or "both": see `online.similarity`."""
-        return similar(self._memory, item_id, by, k or self.config.k)
+        return similar(self._memory, item_id, by, now_ms, k or self.config.k)
 
     # -- state -------------------------------------------------------------------------------
 

@@ -132,12 +132,13 @@ def advance(
             t, user, key, batch.kind[e], batch.price[e], ts, batch.event[e], session, limit
         )
         if batch.role[e] and batch.status[e] == NEW:
-            if known(q):
-                follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
             if batch.role[e] & SEARCHED:
                 search(t, user, item)
-            else:
-                observe(t, user, item, ts, s.items, length, fresh)
+                e += 1
+                continue
+            if known(q):
+                follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
+            observe(t, user, item, ts, s.items, length, fresh)
         e += 1
     return e, n
 

@@ -31,6 +31,7 @@ from online.state import State
 from online.tables import ITEMS_KNOWN, PAGES_FREE, PAIRS_USED, Tables
 from online.teaching import EncoderConfig
 from online.texts import (
+    HASHED,
     QUERY,
     TextConfig,
     Texts,
@@ -46,6 +47,18 @@ from online.texts import (
 from online.texts import resized as resized_texts
 
 PART = 512  # events that room is made for at once
+QUERIES = 10  # one in so many slots of items may be a query's
+
+
+def _lowest(history: int) -> dict[str, int]:
+    """The least bounds.
+
+    A user whose rows are not yet written must not be evicted: with room for this many, the least
+    recently used one is never among the last few batches; and the longest histories of as many
+    users as one part of a batch may have fit twice.
+    """
+    pages = max(20_000, 2 * PART * -(-history // tb.PAGE))
+    return {"users": 10_000, "items": 1_000, "pages": pages, "pairs": 10_000}
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,7 @@ class MemoryConfig:
     history: int = 1024  # events kept of one user
 
     def __post_init__(self) -> None:
-        # A user whose rows are not yet written must not be evicted: with room for this many, the
-        # least recently used one is never among the last few batches; and the longest histories
-        # of as many users as one part of a batch may have fit twice.
-        lowest = {"users": 10_000, "items": 1_000, "pages": 20_000, "pairs": 10_000, "history": 64}
-        lowest["pages"] = max(lowest["pages"], 2 * PART * -(-self.history // tb.PAGE))
-        for name, low in lowest.items():
+        for name, low in {**_lowest(self.history), "history": 64}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"memory.{name}={getattr(self, name)}: at least {low} is needed")
         for name in ("users", "items"):
@@ -84,12 +92,8 @@ class MemoryConfig:
         """
         usual = cls()
         factor = megabytes * 2**20 / usual.bytes_at_most(text)
-        return cls(
-            users=int(usual.users * factor),
-            items=int(usual.items * factor),
-            pages=int(usual.pages * factor),
-            pairs=int(usual.pairs * factor),
-        )
+        bounds = {name: int(getattr(usual, name) * factor) for name in _lowest(usual.history)}
+        return cls(**{n: max(bounds[n], low) for n, low in _lowest(usual.history).items()})
 
     def bytes_at_most(self, text: int = 0) -> int:
         """What the tables and their ids take when full; text: width of the texts' vectors."""
@@ -129,6 +133,7 @@ class Memory:
         self._text_model = text.model
         self.texts: Texts = new_texts(text.width, 1024)
         self._products = np.zeros(1024, np.int32)  # work space
+        self._queries: OrderedDict[str, None] = OrderedDict()  # the one used longest ago first
         self._categories: dict[str, int] = {}
         self._brands: dict[str, int] = {}
         self._catalogue: dict[str, Item] = {}
@@ -201,13 +206,31 @@ class Memory:
 
     def expire_item(self) -> None:
         """Forget the item that was used longest ago."""
-        item_id = self.items.oldest()
+        self.expire(self.items.oldest())
+
+    def expire(self, item_id: str) -> None:
+        """Forget an item, or a query, if it is held."""
         self._catalogue.pop(item_id, None)
+        self._queries.pop(item_id, None)
+        if item_id not in self.items:
+            return
         slot = self.items.give_up(item_id)
+        drop_text(self.tables, self.texts, slot)
         expire(self.tables, slot)
         self.sequences.vector[slot], self.sequences.bias[slot] = 0.0, NOWHERE
         self.sequences.inverse[slot] = 0.0
-        drop_text(self.texts, slot)
+
+    def _take_query(self, name: str) -> None:
+        """A slot for a query. Queries make room for each other: none drives out an item."""
+        self._queries[name] = None
+        self._queries.move_to_end(name)
+        if self.items.touch(name):
+            return
+        if len(self._queries) > max(self.config.items // QUERIES, 100):
+            oldest, _ = self._queries.popitem(last=False)
+            self.expire(oldest)
+        self.make_room(items=1)
+        self.take_item(name)
 
     # -- catalogue ---------------------------------------------------------------------------
 
@@ -234,9 +257,8 @@ class Memory:
         """What items' texts, and queries, say. Of items that are not held nothing is kept."""
         for one in vectors:
             query = one.name.startswith(QUERY)
-            if query and not self.items.touch(one.name):
-                self.make_room(items=1)
-                self.take_item(one.name)
+            if query:
+                self._take_query(one.name)
             slot = self.items.get(one.name)
             if slot >= 0 and self.texts.vector.shape[1]:
                 put_text(
@@ -265,7 +287,8 @@ class Memory:
     def title(self, item_id: str) -> str:
         """What to call an item, or a query, in a reason: its title, or its id."""
         if item_id.startswith(QUERY):
-            return f"“{item_id.removeprefix(QUERY)}”"
+            words = item_id.removeprefix(QUERY)
+            return f"“{words}”" if " " in words or len(words) != HASHED else "what you described"
         item = self._catalogue.get(item_id)
         return item.title if item and item.title else item_id
 
@@ -301,6 +324,7 @@ class Memory:
             "limited": [[name, *limit] for name, limit in self._limited.items()],
             "texts": texts_state(self.texts, items),
             "text_model": self._text_model,
+            "queries": list(self._queries),
             "categories": self._categories,
             "brands": self._brands,
         }
@@ -323,9 +347,12 @@ class Memory:
         self._limited = OrderedDict((name, (gone, start)) for name, gone, start in state["limited"])
         same = state.get("text_model") == self._text_model
         self.texts = restored(state["texts"] if same else None, text, items)
+        self._queries = OrderedDict.fromkeys(state.get("queries", ()))
         self._products = np.zeros(items, np.int32)
         self._categories = dict(state.get("categories", {}))
         self._brands = dict(state.get("brands", {}))
+        for item in () if same else catalogue:
+            self._describe(self.items.get(item.item_id), item)
         rows = min(self._states, users)
         found = sequences_restored(self.sequences, state["sequences"], rows)
         self.sequences = found or resized(self.sequences, items, users, rows)

@@ -8,7 +8,7 @@ import numpy as np
 
 from online.compiled import compiled
 from online.features import LAST_RANK, LEAST, NAMES, SEQUENCE_FEATURES, Scratch
-from online.sequence import NOWHERE, Sequences
+from online.sequence import NOWHERE, Sequences, newest_item
 
 FIRST = len(NAMES) - SEQUENCE_FEATURES
 SCORE, SHARE, RANK, LAST, RECENT = range(FIRST, len(NAMES))
@@ -20,10 +20,11 @@ TOP_10 = -math.log(10.5)  # what RANK exceeds for the ten best
 def _directions(q: Sequences, s: Scratch, length: int, to: np.ndarray) -> None:
     """Columns of `to` (D, 3): the query, the newest item's direction, the newest few ones' mean."""
     items, inverse, vector = s.items, q.inverse, q.vector
-    m = min(length, NEWEST)
+    m, p = min(length, NEWEST), newest_item(s, 0, length)
+    last = items[p if p < length else 0]
     for k in range(len(to)):
         to[k, 0] = s.query[k]
-        to[k, 1] = vector[items[0], k] * inverse[items[0]]
+        to[k, 1] = vector[last, k] * inverse[last]
         mean = np.float32(0.0)
         for p in range(m):
             mean += vector[items[p], k] * inverse[items[p]]

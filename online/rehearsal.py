@@ -81,6 +81,6 @@ def rehearse(exclude_seen: bool) -> None:
         core.step([Delivery(event, "", 0, n, n), Delivery(search, "", 0, n, n)], n)
     core.recommend("0", 99)
     core.search(query, "q", {"1": 1.0}, "0", 99)
-    core.similar("0", "both")
+    core.similar("0", "both", 99)
     core._memory.expire_item()
     core._memory.drop_user("1")

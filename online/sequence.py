@@ -26,6 +26,7 @@ from online.features import Scratch
 from online.state import State
 
 GAPS, KINDS, PRICES = 32, len(EVENT_TYPES), 16
+SEARCH = EVENT_TYPES.index("search")
 NEAR = 32  # nearest items kept of each user
 NOWHERE = float(np.float32(-1e30))  # bias of an item that has no vector
 
@@ -308,10 +309,13 @@ def state_of(q: Sequences, s: Scratch, user: int, length: int) -> int:
     """The row of the user's state after the `length` events in `s`, newest first."""
     row = _row_of(q, user)
     if q.made[row] != q.version[0]:
-        state, d, before = q.state[row], q.dense, s.ts[max(length - 1, 0)]
+        state, d, before, first = q.state[row], q.dense, s.ts[max(length - 1, 0)], True
         state[:] = 0.0
         for p in range(length - 1, -1, -1):
-            gap = 0 if p == length - 1 else gap_bucket(s.ts[p] - before)
+            if s.kinds[p] == SEARCH:  # it never learned from queries
+                continue
+            gap = 0 if first else gap_bucket(s.ts[p] - before)
+            first = False
             move(d, q.vector[s.items[p]], s.kinds[p], gap, s.prices[p], state)
             before = s.ts[p]
         q.made[row], q.last[row] = q.version[0], before
@@ -344,15 +348,43 @@ def ask(q: Sequences, s: Scratch, user: int, length: int, ts: int, out: np.ndarr
 
     `s` holds the user's `length` newest events.
     """
-    if user < 0 or length == 0 or not known(q):
+    if user < 0 or not known(q) or newest_item(s, 0, length) == length:
         return -1
     row = state_of(q, s, user, length)
-    gap = 0 if length == 1 else gap_bucket(s.ts[0] - s.ts[1])
-    head(
-        q.dense, q.vector[s.items[0]], s.kinds[0], gap, s.prices[0], q.state[row],
-        gap_bucket(ts - s.ts[0]), out,
-    )  # fmt: skip
+    _query(q, s, row, length, ts, out)
     return row
+
+
+@compiled
+def look(q: Sequences, s: Scratch, user: int, length: int, ts: int, out: np.ndarray) -> int:
+    """The same without changing anything: -1, too, when the state would have to be made."""
+    if user < 0 or not known(q) or newest_item(s, 0, length) == length:
+        return -1
+    row = q.row[user]
+    if row < 0 or q.made[row] != q.version[0]:
+        return -1
+    _query(q, s, row, length, ts, out)
+    return row
+
+
+@compiled
+def newest_item(s: Scratch, first: int, length: int) -> int:
+    """Which of the user's events from `first` on, newest first, is not a search; `length`: none."""
+    p = first
+    while p < length and s.kinds[p] == SEARCH:
+        p += 1
+    return p
+
+
+@compiled
+def _query(q: Sequences, s: Scratch, row: int, length: int, ts: int, out: np.ndarray) -> None:
+    p = newest_item(s, 0, length)
+    before = newest_item(s, p + 1, length)
+    gap = 0 if before == length else gap_bucket(s.ts[p] - s.ts[before])
+    head(
+        q.dense, q.vector[s.items[p]], s.kinds[p], gap, s.prices[p], q.state[row],
+        gap_bucket(ts - s.ts[p]), out,
+    )  # fmt: skip
 
 
 def item_vectors(q: Sequences, slots: np.ndarray) -> list[bytes]:

@@ -16,7 +16,9 @@ LOOKED_AT = 100  # of each kind
 RANK = 60.0  # what reciprocal ranks are shifted by
 
 
-def similar(memory: Memory, item_id: str, by: str, k: int) -> tuple[Recommendation, ...]:
+def similar(
+    memory: Memory, item_id: str, by: str, now_ms: int, k: int
+) -> tuple[Recommendation, ...]:
     """The k items most like one, best first; () for an item that is not held.
 
     "both" adds reciprocal ranks (Cormack et al. 2009, "Reciprocal rank fusion"). Raises ValueError
@@ -25,13 +27,14 @@ def similar(memory: Memory, item_id: str, by: str, k: int) -> tuple[Recommendati
     if by not in WAYS:
         raise ValueError(f"by={by!r}: use one of {', '.join(WAYS)}")
     slot = memory.items.get(item_id)
-    if slot < 0:
+    if slot < 0 or not memory.tables.known[slot]:
         return ()
     texts = _by_text(memory, slot) if by != "behaviour" else {}
     acts = _by_behaviour(memory, slot) if by != "text" else {}
     scores = texts or acts if by != "both" else _fused(texts, acts)
     t = memory.tables
-    shown = [s for s in scores if s != slot and not t.hidden[s] and t.known[s]]
+    known = [s for s in scores if s != slot and t.known[s]]
+    shown = [s for s in known if not t.hidden[s] and t.available[s] <= now_ms]
     best = sorted(shown, key=lambda s: (-scores[s], s))[:k]
     return tuple(_row(memory, item_id, s, scores[s], texts, acts) for s in best)
 

@@ -188,7 +188,10 @@ def restored(state: State) -> Tables:
     """Tables as they were when `state` was taken."""
     t = new_tables(*state["room"])
     for name in t._fields:
-        if name not in state:  # an older freshrec wrote it
+        if name == "first_taken" and name not in state:  # an older freshrec wrote it
+            t.first_taken[: len(state["taken"])] = np.where(
+                state["taken"] > 0, state["first_tick"], -1
+            )
             continue
         kept, ours = state[name], getattr(t, name)
         if name == "row_free":

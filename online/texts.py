@@ -22,11 +22,12 @@ import numpy as np
 
 from online.compiled import compiled
 from online.state import State
-from online.tables import Tables
+from online.tables import SLOT_MASK, Tables
 
 ALIKE = 32  # items kept that resemble one
 QUERY = "\0"  # what the name of a query begins with: no item's id may
 LONGEST_NAME = 200  # characters of a query that tell it from others
+HASHED = 32  # digits in the name of a longer one
 
 
 @dataclass(frozen=True)
@@ -238,8 +239,19 @@ def put_text(
     return True
 
 
-def drop_text(x: Texts, slot: int) -> None:
+@compiled
+def _unlink_near(t: Tables, x: Texts, slot: int) -> None:
+    """Take an item out of the nearest of its own nearest: most of those who have it."""
+    for k in range(x.near.shape[1]):
+        key = x.near[slot, k]
+        other = key & SLOT_MASK
+        if key >= 0 and t.key[other] == key:
+            _take_out(x.near[other], x.alike[other], t.key[slot])
+
+
+def drop_text(t: Tables, x: Texts, slot: int) -> None:
     """The slot is another's from now on: keys that led to it lead nowhere."""
+    _unlink_near(t, x, slot)
     x.scale[slot] = 0.0
     x.near[slot] = -1
     x.alike[slot] = 0.0

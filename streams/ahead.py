@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 from online.events import Delivery
 from online.step import Core, PastEvent, Step
+from online.texts import TextVector
 
 Histories = Mapping[str, list[PastEvent]]
 
@@ -17,7 +18,10 @@ class TakesAhead(Protocol):
 
     ahead: int  # batches that may be under way
 
-    def send(self, batch: list[Delivery], histories: Histories, now_ms: int) -> None: ...
+    def send(
+        self, batch: list[Delivery], histories: Histories, now_ms: int,
+        queries: Sequence[TextVector] = (),
+    ) -> None: ...  # fmt: skip
     def receive(self) -> Step | None: ...
 
 
@@ -28,10 +32,13 @@ class AtOnce:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._sent: tuple[list[Delivery], Histories, int] | None = None
+        self._sent: tuple[list[Delivery], Histories, int, Sequence[TextVector]] | None = None
 
-    def send(self, batch: list[Delivery], histories: Histories, now_ms: int) -> None:
-        self._sent = batch, histories, now_ms
+    def send(
+        self, batch: list[Delivery], histories: Histories, now_ms: int,
+        queries: Sequence[TextVector] = (),
+    ) -> None:  # fmt: skip
+        self._sent = batch, histories, now_ms, queries
 
     def receive(self) -> Step | None:
         assert self._sent is not None
@@ -39,11 +46,13 @@ class AtOnce:
 
 
 def step_if_known(
-    core: Core, batch: list[Delivery], histories: Histories, now_ms: int
-) -> Step | None:
+    core: Core, batch: list[Delivery], histories: Histories, now_ms: int,
+    queries: Sequence[TextVector] = (),
+) -> Step | None:  # fmt: skip
     """Step a batch with the `histories` that the core may lack; None when it lacks others.
 
-    Nothing was learned then. Users that the core holds keep what it holds.
+    Nothing was learned then. Users that the core holds keep what it holds. queries: what is
+    searched for in the batch.
     """
     missing = core.missing(batch)  # the others count as used: restoring these evicts none of them
     if not all(user in histories for user in missing):
@@ -52,4 +61,6 @@ def step_if_known(
         core.restore({user: histories[user] for user in missing})
         if core.missing(batch):  # their histories are too long to be held together
             return None
+    if queries:
+        cast(Any, core).put_texts(queries)
     return core.step(batch, now_ms)

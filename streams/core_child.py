@@ -72,7 +72,7 @@ class Hosted(Core, Protocol):
         now_ms: int, k: int | None = None, personal: bool = True,
     ) -> tuple[Recommendation, ...]: ...  # fmt: skip
     def similar(
-        self, item_id: str, by: str, k: int | None = None
+        self, item_id: str, by: str, now_ms: int, k: int | None = None
     ) -> tuple[Recommendation, ...]: ...
 
 
@@ -143,7 +143,7 @@ class CoreServer:
         return self._core.search(*decode(raw, type=Searched))
 
     def on_similar(self, raw: msgspec.Raw) -> tuple[Recommendation, ...]:
-        return self._core.similar(*decode(raw, type=tuple[str, str, int | None]))
+        return self._core.similar(*decode(raw, type=tuple[str, str, int, int | None]))
 
     def on_without_text(self, _: msgspec.Raw) -> list[str]:
         return self._core.without_text()
@@ -157,8 +157,8 @@ class CoreServer:
     def on_ahead(self, raw: msgspec.Raw) -> Stepped:
         if self._refusing:
             raise Refused
-        batch, histories, now_ms = decode(raw, type=Ahead)
-        step = step_if_known(self._core, batch, histories, now_ms)
+        batch, histories, now_ms, queries = decode(raw, type=Ahead)
+        step = step_if_known(self._core, batch, histories, now_ms, queries)
         if step is None:
             raise Refused
         return self._stepped(batch, step)

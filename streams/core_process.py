@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,8 +105,9 @@ class CoreProcess:
         return self._step(batch, self._ask("step", Stepped, (batch, now_ms)))
 
     def send(
-        self, batch: list[Delivery], histories: Mapping[str, list[PastEvent]], now_ms: int
-    ) -> None:
+        self, batch: list[Delivery], histories: Mapping[str, list[PastEvent]], now_ms: int,
+        queries: Sequence[TextVector] = (),
+    ) -> None:  # fmt: skip
         """Have the core step this after what was sent before; `receive` gives the outcome.
 
         `histories` are those that it may lack; users that it holds keep what it holds. At most
@@ -114,7 +115,7 @@ class CoreProcess:
         """
         with self._lock:
             assert len(self._sent) < AHEAD, "receive first"
-            self._send("ahead", (batch, histories, now_ms))
+            self._send("ahead", (batch, histories, now_ms, list(queries)))
             self._sent.append(batch)
 
     def receive(self) -> Step | None:
@@ -146,7 +147,7 @@ class CoreProcess:
         self._tell("heard_items", (items, withdrawn))
 
     def put_texts(self, vectors: Iterable[TextVector]) -> None:
-        """What texts say; batches may be under way: it counts for those that are sent after it."""
+        """What texts say; nothing may be under way."""
         every = list(vectors)
         for at in range(0, len(every), TEXTS_AT_ONCE):
             self._tell("put_texts", every[at : at + TEXTS_AT_ONCE])
@@ -158,8 +159,10 @@ class CoreProcess:
         asked = (query, text, dict(lexical), user_id, now_ms, k, personal)
         return self._ask("search", tuple[Recommendation, ...], asked)
 
-    def similar(self, item_id: str, by: str, k: int | None = None) -> tuple[Recommendation, ...]:
-        return self._ask("similar", tuple[Recommendation, ...], (item_id, by, k))
+    def similar(
+        self, item_id: str, by: str, now_ms: int, k: int | None = None
+    ) -> tuple[Recommendation, ...]:
+        return self._ask("similar", tuple[Recommendation, ...], (item_id, by, now_ms, k))
 
     def without_text(self) -> list[str]:
         """Items of the catalogue of whose texts nothing is known."""

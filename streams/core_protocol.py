@@ -22,6 +22,7 @@ import msgspec
 
 from online.events import Delivery
 from online.step import Histories, Metric, Slate, Turn, Vector
+from online.texts import TextVector
 from online.told import Rankers, Weights
 
 UNANSWERED = frozenset({"hear", "heard_rankers", "adopt", "heard_items", "put_texts"})
@@ -33,7 +34,8 @@ PIPE_BYTES = 1 << 20  # most batches fit: one system call instead of one for eac
 NONE = msgspec.Raw(b"\xc0")
 
 T = TypeVar("T")
-Ahead = tuple[list[Delivery], Histories, int]  # batch, histories, now_ms
+# batch, histories, now_ms, what is searched for
+Ahead = tuple[list[Delivery], Histories, int, list[TextVector]]
 
 decode = msgspec.msgpack.decode
 _LENGTH = struct.Struct(">I")

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from encoders.lexicon import Lexicon
 from encoders.wording import plain
 from infra.log import get_log
 from infra.pseudonyms import Pseudonyms
-from online.events import MAX_TEXT, Item
+from online.events import MAX_TEXT, Item, id_fault
 from online.similarity import WAYS
 from online.step import Recommendation
 from online.texts import TextVector, query_name
@@ -70,9 +70,12 @@ class Desk:
     def change(self, items: Sequence[Item], gone: Sequence[str]) -> None:
         """These are items now, as they are here; those are gone. Does not wait."""
         for at in range(0, len(items), AT_ONCE):
-            self._indexing.submit(self._put, list(items[at : at + AT_ONCE]))
+            self._index(self._put, list(items[at : at + AT_ONCE]))
         if gone:
-            self._indexing.submit(self._drop, list(gone))
+            self._index(self._drop, list(gone))
+
+    def _index(self, change: Callable[[list[Any]], None], what: list[Any]) -> None:
+        self._indexing.submit(change, what).add_done_callback(_logged)
 
     def _put(self, items: list[Item]) -> None:
         self._titles.update({item.item_id: item.title for item in items})
@@ -102,7 +105,8 @@ class Desk:
 
     async def similar(self, item_id: str, by: str, k: int) -> list[dict[str, Any]]:
         assert self._core is not None and self._pipeline is not None
-        call = partial(self._core.similar, item_id, by, k)
+        now_ms = time.time_ns() // 1_000_000
+        call = partial(self._core.similar, item_id, by, now_ms, k)
         return self._shown(await self._pipeline.ask_core(call))
 
     def _read(self, text: str) -> TextVector:
@@ -135,7 +139,9 @@ class Desk:
             return _fault(400, f"k={request.query['k']!r}: 1 to {MOST} are allowed")
         personal = request.query.get("personal", "true").lower() not in ("false", "0", "no")
         user = request.query.get("user", "")
-        return await self._answer(self.search, text, user, k, personal)
+        if user and (fault := id_fault("user", user)):
+            return _fault(400, fault)
+        return await self._answer("/search", self.search, text, user, k, personal)
 
     async def _serve_similar(self, request: web.Request) -> web.Response:
         item, by, k = (
@@ -143,15 +149,15 @@ class Desk:
             request.query.get("by", "both"),
             _count(request),
         )
-        if not item:
-            return _fault(400, "item is missing: /similar?item=ID")
+        if fault := id_fault("item", item):
+            return _fault(400, fault)
         if by not in WAYS:
             return _fault(400, f"by={by!r}: use one of {', '.join(WAYS)}")
         if k is None:
             return _fault(400, f"k={request.query['k']!r}: 1 to {MOST} are allowed")
-        return await self._answer(self.similar, item, by, k)
+        return await self._answer("/similar", self.similar, item, by, k)
 
-    async def _answer(self, ask: Any, *arguments: Any) -> web.Response:
+    async def _answer(self, path: str, ask: Any, *arguments: Any) -> web.Response:
         if self._core is None:
             return _fault(503, "the worker is starting: ask again in a moment")
         if self._here >= WAITING:
@@ -161,15 +167,24 @@ class Desk:
             found = await asyncio.wait_for(ask(*arguments), ANSWER_S)
         except TimeoutError:
             return _fault(503, f"no answer within {ANSWER_S:g} s: the worker is busy")
+        except Exception as error:
+            log.warning("question_failed", path=path, error=f"{type(error).__name__}: {error}")
+            return _fault(500, "the question could not be answered: the worker's log says why")
         finally:
             self._here -= 1
         body = msgspec.json.encode({"results": found})
         return web.Response(body=body, content_type="application/json")
 
 
+def _logged(done: Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        log.error("words_not_indexed", error=f"{type(error).__name__}: {error}")
+
+
 def _count(request: web.Request) -> int | None:
     text = request.query.get("k", "10")
-    return int(text) if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST else None
+    whole = text.isascii() and text.isdigit() and len(text) <= 4
+    return int(text) if whole and 1 <= int(text) <= MOST else None
 
 
 def _fault(status: int, said: str) -> web.Response:

@@ -125,10 +125,13 @@ class Learner:
             # a stranger's key only endangers the order of that user's events: accept and count
             ready.learned.other_keys += m.key is not None and m.key != event.user_id.encode()
             self._admit(m, event, ready)
-        if self.texts is not None and (queries := queries_of(d.event for d in ready.batch)):
+        queries = queries_of(d.event for d in ready.batch)
+        if self.texts is not None and queries:
+            self.texts.look_up(queries)  # may raise: nothing is made before all is there
+        ready.learned.number, ready.histories = self._recall.early(ready.batch)
+        if self.texts is not None and queries:
             ready.learned.texts = self.texts.of_queries(queries)
             ready.queries = ready.learned.texts.vectors
-        ready.learned.number, ready.histories = self._recall.early(ready.batch)
         return ready
 
     def _admit(self, m: Message, event: Event, ready: Prepared) -> None:
@@ -159,12 +162,8 @@ class Learner:
         of the batch: there is nothing to receive then.
         """
         if ready.batch:
-            self._tell_queries(ready)
-            self._tried(ready, lambda: self._line.send(ready.batch, ready.histories, now_ms))
-
-    def _tell_queries(self, ready: Prepared) -> None:
-        if ready.queries:
-            cast("Understands", self.core).put_texts(ready.queries)
+            what = ready.batch, ready.histories, now_ms, ready.queries
+            self._tried(ready, lambda: self._line.send(*what))
 
     def receive(self, ready: Prepared) -> Learned | None:
         """What came of the batch that was sent first. Raises Poisoned when the core raised.
@@ -205,10 +204,10 @@ class Learner:
         if not ready.batch:
             return ready.learned
 
-        self._tell_queries(ready)
-
         def step() -> Step:
             self._recall.complete(ready.batch, ready.histories)
+            if ready.queries:
+                cast("Understands", self.core).put_texts(ready.queries)
             return self.core.step(ready.batch, now_ms)
 
         return self._settle(ready, self._tried(ready, step))

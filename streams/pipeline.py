@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from infra.log import get_log
 from infra.rows import SHARD_MASK, BatchId, next_batch
 from online.events import Item
-from streams.core_process import CoreRaised
+from streams.core_process import CoreLost
 from streams.inbox import Inbox, Taken
 from streams.keeping import Held, Keeper, Position
 from streams.learning import Learned, Learner, Message, Poisoned, Prepared
@@ -281,23 +281,25 @@ class Pipeline:
         else:
             await self._receive_all()
             learned = await self._announced(what.taken.messages)
-            items = [a.item for a in learned.announcements if a.item is not None]
-            gone = [a.item_id for a in learned.announcements if a.item is None]
-            self._changed(items, gone)
+            self._changed({a.item_id: a.item for a in learned.announcements})
             await self._hand_on(what.taken, learned)
 
     async def _answer(self, asked: Asked) -> None:
         try:
             found = await in_thread(self._learning, asked.call)
-        except CoreRaised as error:  # a question's fault, not an event's
+        except CoreLost:
+            raise
+        except Exception as error:  # a question's fault, not an event's
             if not asked.answer.done():
                 asked.answer.set_exception(error)
             return
         if not asked.answer.done():
             asked.answer.set_result(found)
 
-    def _changed(self, items: list[Item], gone: list[str]) -> None:
-        """The catalogue is another one: search must know, and texts are to be read."""
+    def _changed(self, newest: dict[str, Item | None]) -> None:
+        """These items are new, other ones or gone: search must know, and texts are to be read."""
+        items = [item for item in newest.values() if item is not None]
+        gone = [item_id for item_id, item in newest.items() if item is None]
         for item_id in gone:
             self._unread.pop(item_id, None)
         self.catalogue_changed(items, gone)
@@ -327,8 +329,8 @@ class Pipeline:
         await in_thread(self._learning, partial(self._learner.hear, heard, what.records))
         self._keeper.heard(heard.events - before)
         told = heard.take_catalogue()
-        if told.items or told.withdrawn:
-            self._changed(told.items, told.withdrawn)
+        if told:
+            self._changed(told)
 
     async def _send(self, one: Sent) -> None:
         try:

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from encoders.wording import plain
 from infra.erasures import Erasures
 from infra.log import get_log
 from infra.reading import past_events, text_vectors
@@ -27,7 +26,7 @@ from online.events import Delivery, Event, Item
 from online.step import Core, Step, Turn
 from online.texts import TextVector, query_name
 from streams.core_process import CoreLost
-from streams.texts import queries_of, text_key
+from streams.texts import queries_of, query_text, text_key
 
 log = get_log("recovery")
 
@@ -209,10 +208,11 @@ class Recovery:
                 self._core.announce([told])
             else:
                 self._core.withdraw([told])
+        if entry.events:
+            self._restore(entry)
         self._put_texts(entry)
         if not entry.events:
             return None
-        self._restore(entry)
         if entry.turns:
             self._core.follow(entry.turns)
         try:
@@ -227,12 +227,14 @@ class Recovery:
     def _put_texts(self, entry: Entry) -> None:
         """What was read of items then, and of this batch's queries."""
         queries = {
-            query_name(q): text_key(plain(q)) for q in queries_of(d.event for d in entry.events)
+            query_name(q): text_key(query_text(q))
+            for q in queries_of(d.event for d in entry.events)
         }
         names = {**entry.texts, **queries}
         if not names or not self._model:
             return
         found = text_vectors(self._warehouse.query, self._model, set(names.values()))
+        found[""] = b""  # nothing was said
         self._core.put_texts(
             TextVector(name, found[key]) for name, key in names.items() if key in found
         )

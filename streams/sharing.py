@@ -65,11 +65,11 @@ class Heard:
         self.events = 0  # of others, that we heard of
         self.late_ms = 0.0  # from when they were learned until we heard, a moving mean
         self._chunks: dict[int, list[Chunk]] = {}
-        self._catalogue = Announced([], [])  # what was heard of it and not taken away yet
+        self._catalogue: dict[str, Item | None] = {}  # heard of, and not taken away yet
 
-    def take_catalogue(self) -> Announced:
-        """What was announced and withdrawn, since this was asked last."""
-        heard, self._catalogue = self._catalogue, Announced([], [])
+    def take_catalogue(self) -> dict[str, Item | None]:
+        """The newest of each item that was heard of since this was asked last; None: withdrawn."""
+        heard, self._catalogue = self._catalogue, {}
         return heard
 
     def figures(self) -> dict[str, Any]:
@@ -95,8 +95,8 @@ class Heard:
         elif word.kind == "items":
             announced = decode(word.body, type=Announced)
             core.heard_items(announced.items, announced.withdrawn)
-            self._catalogue.items += announced.items
-            self._catalogue.withdrawn += announced.withdrawn
+            self._catalogue |= {item.item_id: item for item in announced.items}
+            self._catalogue |= dict.fromkeys(announced.withdrawn)
         elif word.kind == "rankers":
             core.heard_rankers(word.shard, decode(word.body, type=Rankers))
         elif word.kind == "weights":

@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from infra.reading import text_vectors
+from infra.reading import item_texts, text_vectors
 from infra.warehouse_types import Warehouse
 from online.events import Item
 from online.texts import TextVector
-from streams.texts import TextReader, text_key, text_of
+from streams.texts import TextReader, query_text, text_key, text_of
 
 
 class Reads(Protocol):
@@ -47,6 +47,15 @@ class TextService:
         """What queries say that nobody is told of: nothing of it is kept. Raises TextLost."""
         return self._asked.of_queries(queries)
 
+    def look_up(self, queries: Iterable[str]) -> None:
+        """Bring what the warehouse has of queries, so that it is not made again, a little other.
+
+        Raises WarehouseError: try again.
+        """
+        lacking = self._queries.lacking(query_text(query) for query in queries)
+        if lacking:
+            self._queries.keep(text_vectors(self._warehouse.query, self.model, lacking))
+
     def of_queries(self, queries: Iterable[str]) -> Understood:
         """Raises TextLost."""
         vectors = self._queries.of_queries(queries)
@@ -62,4 +71,15 @@ class TextService:
         made, self._items.made = self._items.made, {}
         said = {vector.name for vector in vectors}
         silent = [TextVector(i.item_id, b"") for i in items if i.item_id not in said]
+        keys |= {silence.name: "" for silence in silent}
         return Understood([*vectors, *silent], made, keys, self.model)
+
+    def unread(self, items: Sequence[Item]) -> list[Item]:
+        """Those whose texts have changed since they were read by this model, or never were.
+
+        Raises WarehouseError.
+        """
+        known = item_texts(self._warehouse.query, self.model)
+        texts = ((item, text_of(item)) for item in items)
+        keys = ((item, text_key(text) if text else "") for item, text in texts)
+        return [item for item, key in keys if known.get(item.item_id) != key]

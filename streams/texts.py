@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -23,6 +24,11 @@ def text_of(item: Item) -> str:
     return item_text(item.title, item.brand, item.category, item.tags, item.description)
 
 
+def query_text(query: str) -> str:
+    """What is read of a query: the same for all ways to type it."""
+    return plain(query.casefold())
+
+
 def text_key(text: str) -> str:
     """The name of a text's content: 32 hexadecimal digits."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -40,6 +46,7 @@ class TextReader:
         self._encode = encode
         self._kept = kept or {}
         self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
         self.made: dict[str, bytes] = {}  # that `kept` did not have; take them away
 
     def vectors(self, texts: Sequence[str]) -> list[bytes]:
@@ -73,7 +80,7 @@ class TextReader:
 
     def of_queries(self, queries: Iterable[str]) -> list[TextVector]:
         """What queries say, each once."""
-        texts = {query_name(query): plain(query) for query in queries}
+        texts = {query_name(query): query_text(query) for query in queries}
         values = self.vectors(list(texts.values()))
         return [TextVector(name, value) for name, value in zip(texts, values, strict=True) if value]
 
@@ -82,16 +89,23 @@ class TextReader:
         for key, value in vectors.items():
             self._hold(key, value)
 
+    def lacking(self, texts: Iterable[str]) -> set[str]:
+        """Keys of those texts that would have to be read."""
+        keys = {text_key(text) for text in texts if text}
+        return {key for key in keys if self._known(key) is None}
+
     def _known(self, key: str) -> bytes | None:
-        if key in self._held:
-            self._held.move_to_end(key)
-            return self._held[key]
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
         return self._kept.get(key)
 
     def _hold(self, key: str, value: bytes) -> None:
-        self._held[key] = value
-        if len(self._held) > HELD:
-            self._held.popitem(last=False)
+        with self._lock:
+            self._held[key] = value
+            if len(self._held) > HELD:
+                self._held.popitem(last=False)
 
 
 def queries_of(events: Iterable[Event]) -> list[str]:

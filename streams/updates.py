@@ -115,8 +115,9 @@ def _items(works: Sequence[Work], who: Who) -> Iterator[Word]:
     for work in works:
         announced = work.learned.announcements
         if announced:
-            items = [a.item for a in announced if a.item is not None]
-            gone = [a.item_id for a in announced if a.item is None]
+            newest = {a.item_id: a.item for a in announced}  # the order is lost on the way
+            items = [item for item in newest.values() if item is not None]
+            gone = [item_id for item_id, item in newest.items() if item is None]
             body = encode(Announced(items, gone))
             yield Word(FORMAT, who.group, who.shard, work.batch.batch, "items", body)
 

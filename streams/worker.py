@@ -186,7 +186,7 @@ class Worker:
             )  # fmt: skip
             pipeline.journalled = eraser.journalled
             self._desk.open(core, pipeline, texts)
-            await self._catch_up(core, warehouse, pipeline)
+            await self._catch_up(core, warehouse, pipeline, texts)
             app = make_app(settings, self._address)
             learned = partial(journalled, warehouse, shard)
             intake = add_agents(app, settings, pipeline, status, learned)
@@ -225,17 +225,21 @@ class Worker:
         log.info("language_model", name=model.name, width=model.width)
         return model
 
-    async def _catch_up(self, core: CoreProcess, warehouse: Warehouse, pipeline: Pipeline) -> None:
+    async def _catch_up(
+        self, core: CoreProcess, warehouse: Warehouse, pipeline: Pipeline,
+        texts: TextService | None,
+    ) -> None:  # fmt: skip
         """Have search know the catalogue, and texts read that no state knows."""
         items = await asyncio.to_thread(warehouse.catalogue)
         self._desk.change(items, [])
-        if self._settings.text:
+        if texts is not None:
             silent = set(await asyncio.to_thread(core.without_text))
-            pipeline.read(item for item in items if item.item_id in silent)
+            unread = {item.item_id for item in await asyncio.to_thread(texts.unread, items)}
+            pipeline.read(item for item in items if item.item_id in silent | unread)
 
     async def _watch(
         self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch,
-        model: TextProcess | None,
+        model: TextProcess | None = None,
     ) -> int:  # fmt: skip
         """Until a signal (0), or until something fails (1), or until the log is another (AGAIN)."""
         status = self._status

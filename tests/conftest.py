@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests.certificates import certificates
 from tests.clickhouse_server import clickhouse_server
 
 __all__ = ["certificates", "clickhouse_server"]
+
+# A language model takes seconds to start and hundreds of MB: tests that need one say so.
+os.environ.setdefault("FRESHREC_TEXT", "off")
 
 
 @pytest.fixture

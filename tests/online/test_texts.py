@@ -220,7 +220,7 @@ def test_searching_changes_nothing(shop: Shop) -> None:
     before = all_of_it()
     shop.core.search(TextVector(query_name("q"), vector(2)), "q", {"old-1": 1.0}, "user-1", shop.n)
     for by in WAYS:
-        assert shop.core.similar("old-1", by)
+        assert shop.core.similar("old-1", by, 1 << 40)
     assert all_of_it() == before
 
 
@@ -228,14 +228,14 @@ def test_items_like_one_by_text_and_by_behaviour(shop: Shop) -> None:
     for _ in range(30):
         shop.event("click", "pair", "old-0")
         shop.event("click", "pair", "old-7")
-    text = [r.item_id for r in shop.core.similar("old-0", "text", 4)]
+    text = [r.item_id for r in shop.core.similar("old-0", "text", 1 << 40, 4)]
     assert {int(item.removeprefix("old-")) % 4 for item in text} == {0}
-    assert shop.core.similar("old-0", "behaviour", 1)[0].item_id == "old-7"
-    both = [r.item_id for r in shop.core.similar("old-0", "both", 8)]
+    assert shop.core.similar("old-0", "behaviour", 1 << 40, 1)[0].item_id == "old-7"
+    both = [r.item_id for r in shop.core.similar("old-0", "both", 1 << 40, 8)]
     assert set(both) & set(text) and "old-7" in both
-    assert shop.core.similar("who", "both") == ()
+    assert shop.core.similar("who", "both", 1 << 40) == ()
     with pytest.raises(ValueError, match="text, behaviour, both"):
-        shop.core.similar("old-0", "magic")
+        shop.core.similar("old-0", "magic", 1 << 40)
 
 
 def test_what_was_read_is_kept_unless_another_model_reads(shop: Shop) -> None:
@@ -254,7 +254,7 @@ def test_what_was_read_is_kept_unless_another_model_reads(shop: Shop) -> None:
 def test_an_empty_text_says_nothing(shop: Shop, values: bytes) -> None:
     shop.core.put_texts([TextVector("old-1", values), TextVector("nobody", values)])
     assert shop.core.without_text() == ["old-1"]
-    assert shop.core.similar("old-1", "text") == ()
+    assert shop.core.similar("old-1", "text", 1 << 40) == ()
     assert shop.event("click", "ann", "old-1")
     found = shop.core.search(TextVector(query_name("q"), values), "q", {"old-2": 0.5}, "", 1)
     assert [r.item_id for r in found] == ["old-2"]

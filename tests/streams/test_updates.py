@@ -114,9 +114,8 @@ def test_the_newest_rankers_and_announcements_are_told() -> None:
     ours = heard()
     ours.apply(ear, records(words_of(works, Who(GROUP, 1))))
     assert ear.rankers == [(1, said[2])] and ear.items == [([item], ["jug"])]
-    told = ours.take_catalogue()  # for search, and to be read
-    assert (told.items, told.withdrawn) == ([item], ["jug"])
-    assert ours.take_catalogue().items == []
+    assert ours.take_catalogue() == {"cup": item, "jug": None}  # for search, and to be read
+    assert ours.take_catalogue() == {}
 
 
 def test_weights_are_told_in_chunks_and_put_together() -> None:
