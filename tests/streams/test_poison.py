@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ from infra.warehouse import Warehouse
 from online.core import Recommender
 from online.events import Delivery, Event
 from online.step import Core, PastEvent, Step
+from online.texts import TextVector
 from streams import learning, patience
 from streams.core_process import CoreLost, CoreProcess
 from streams.inbox import Taken
@@ -29,9 +30,10 @@ class Watched(CoreProcess):
     most = 0
 
     def send(
-        self, batch: list[Delivery], histories: Mapping[str, list[PastEvent]], now_ms: int
-    ) -> None:
-        super().send(batch, histories, now_ms)
+        self, batch: list[Delivery], histories: Mapping[str, list[PastEvent]], now_ms: int,
+        queries: Sequence[TextVector] = (),
+    ) -> None:  # fmt: skip
+        super().send(batch, histories, now_ms, queries)
         self.most = max(self.most, len(self._sent))
 
 
@@ -141,7 +143,9 @@ class Disorderly(Recommender):
         self._sent: list[list[Delivery]] = []
         self._received = 0
 
-    def send(self, batch: list[Delivery], histories: object, now_ms: int) -> None:
+    def send(
+        self, batch: list[Delivery], histories: object, now_ms: int, queries: object = ()
+    ) -> None:
         self._sent.append(batch)
 
     def receive(self) -> Step | None:
