@@ -144,7 +144,8 @@ def test_the_backtest_beside_its_limits(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_delays_are_backtests_that_differ_in_when_weights_serve(tmp_path: Path) -> None:
-    plan = DelayPlan(sample.EVENTS, sample.ITEMS, limit=600, delays=(50, 300))
+    quick = ("--no-text",)
+    plan = DelayPlan(sample.EVENTS, sample.ITEMS, limit=600, delays=(50, 300), extra=quick)
     report = run_delays(plan, quiet)
     rows = {row["delay"]: row for row in report["rows"]}
     assert list(rows) == ["50", "300", "frozen after half", "no encoder"]

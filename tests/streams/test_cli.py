@@ -41,6 +41,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     for name in [n for n in os.environ if n.startswith("FRESHREC_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("FRESHREC_TEXT", "off")  # a language model takes seconds to start
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -192,6 +193,15 @@ class TestCheck:
         assert "secret" not in told
         assert "no Kafka broker answers at kafka://127.0.0.1:1" in told
         assert "did you mean FRESHREC_BATCH?" in told
+
+    def test_the_language_model_is_tried(
+        self, clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("FRESHREC_TEXT", "on")
+        monkeypatch.setenv("FRESHREC_TEXT_MODEL", str(clean))
+        assert cli.main(["check"]) == 1
+        told = capsys.readouterr().out
+        assert "FRESHREC_TEXT_MODEL=" in told and "cannot be loaded" in told
 
     def test_the_encoders_device_and_checkpoint_are_tried(
         self, clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -30,7 +30,7 @@ def freshrec(folder: Path, *arguments: str, **settings: str) -> str:
     said = subprocess.run(
         [sys.executable, "-m", "streams.cli", *arguments],
         env={**inherited, "PYTHONPATH": str(ROOT), "FRESHREC_STATE": str(folder / "state"),
-             "FRESHREC_LOG_LEVEL": "debug", **settings},
+             "FRESHREC_LOG_LEVEL": "debug", "FRESHREC_TEXT": "off", **settings},
         cwd=folder, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert "Traceback" not in said.stderr
