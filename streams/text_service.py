@@ -34,7 +34,7 @@ class Understood(NamedTuple):
 
 
 class TextService:
-    """One caller at a time for each method."""
+    """One caller at a time for each method but `look_at`, which takes several."""
 
     def __init__(self, model: Reads, warehouse: Warehouse) -> None:
         self.model = model.name
