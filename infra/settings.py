@@ -87,7 +87,7 @@ class Settings:
 
     @property
     def least_memory_mb(self) -> int:
-        """Below that the parts that are on do not even start (measured, docs/settings.md)."""
+        """About what the parts that are on take at rest, with small tables."""
         return 1024 + 512 * self.encoder + 512 * self.text
 
     @property

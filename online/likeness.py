@@ -14,7 +14,6 @@ import math
 import numpy as np
 
 from online.compiled import compiled
-from online.events import EVENT_TYPES
 from online.features import (
     CONDITIONAL,
     COSINE,
@@ -26,17 +25,17 @@ from online.features import (
     Scratch,
     stream_time,
 )
+from online.sequence import SEARCH
 from online.tables import SLOT_MASK, TICK, Tables
 from online.texts import ALIKE, Texts
 
-CATALOGUE = 10  # of them for category, brand and price
+CATALOGUE = 10  # newest items of the user that count for category, brand and price
 COLD = 5.0  # events below which an item is cold
 NEW_SHARE, COLD_SHARE, WARM_SHARE = 24, 16, 16  # candidates by text
 RARE = 0.3  # what an item that everybody has leads to counts, against one that few have
 FADE = np.array([0.95**p for p in range(NEWEST_TEXTS)], np.float32)
 FEW = 5  # newest whose mean counts
 PROXIES = 16  # of the items most alike that speak for one
-SEARCH = EVENT_TYPES.index("search")
 (LAST, BEST, MEAN, QUERY, RARELY, SHARE, RANK, COLD_RANK, COVISITED, FOLLOWED, TREND, LAUNCH,
  NOW, CATEGORY, BRAND, PRICE) = range(TEXT_FIRST, TEXT_FIRST + 16)  # fmt: skip
 LAUNCHED, LAUNCHED_NOW = 3_000.0, 300.0  # events after which an item's first one counts half

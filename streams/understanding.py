@@ -38,10 +38,12 @@ def understand(items: list[Item], model: str | None, progress: Callable[[int], N
     kept = read_vectors(path, encoder.width)
     reader = TextReader(encoder.encode, kept)
     vectors = reader.of_items(items, progress)
+    known = {**kept, **reader.made}
     if reader.made:
-        write_vectors(path, {**kept, **reader.made})
-        reader.made.clear()
-    return Understood(encoder.name, encoder.width, vectors, reader)
+        write_vectors(path, known)
+    # what is searched for is not kept: a log may have any number of queries
+    asked = TextReader(encoder.encode, known, keeps=False)
+    return Understood(encoder.name, encoder.width, vectors, asked)
 
 
 def _kept(model: str) -> Path:

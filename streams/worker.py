@@ -46,6 +46,7 @@ from streams.start import Start, Started, origin
 from streams.status import Running, Status
 from streams.text_process import TextLost, TextProcess, TextRefused
 from streams.text_service import TextService
+from streams.texts import text_of
 from streams.topics import (
     DEAD_LETTERS,
     MODEL_UPDATES,
@@ -235,7 +236,9 @@ class Worker:
         if texts is not None:
             silent = set(await asyncio.to_thread(core.without_text))
             unread = {item.item_id for item in await asyncio.to_thread(texts.unread, items)}
-            pipeline.read(item for item in items if item.item_id in silent | unread)
+            lost = (item for item in items if item.item_id in silent and text_of(item))
+            pipeline.read(lost)  # those that say nothing stay silent
+            pipeline.read(item for item in items if item.item_id in unread)
 
     async def _watch(
         self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch,

@@ -140,14 +140,11 @@ def test_without_stock_or_withdrawn_it_is_gone_at_once(shop: Shop) -> None:
 
 
 def test_one_place_in_ten_is_for_a_newcomer(shop: Shop) -> None:
-    """And only one, and only when it suits."""
     for n in range(5):
         shop.announce(f"new-{n}", 2)
     for _ in range(20):
         slate = shop.event("click", "ann", "old-2")
     assert len([item for item in slate if item.startswith("new")]) >= 1
-    none = Shop(RecommenderConfig(memory=SMALL, text=TextConfig(WIDTH)))
-    assert none.core.config.contest.newcomers == 10
 
 
 def test_place_ten_goes_to_the_best_newcomer_unless_one_is_there() -> None:
