@@ -12,7 +12,7 @@ WORKDIR /src
 # the dependencies first: they change less often than the code
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir streams online encoders infra \
-    && /opt/freshrec/bin/pip install -c constraints.txt . \
+    && /opt/freshrec/bin/pip install -c constraints.txt '.[multilingual]' \
     && /opt/freshrec/bin/pip uninstall --yes freshrec
 COPY streams streams
 COPY online online

