@@ -2,7 +2,8 @@
 
 Full-text search is Tantivy's. On top: what share of a query an item contains, by the weight of its
 words (Robertson and Spärck Jones's idf); misspelt words, one or two letters off, count for less;
-scripts without spaces are cut into pairs of characters.
+scripts without spaces are cut into pairs of characters; an item has single ones as well, which are
+what a query of one character (茶, tea) asks for.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class _Word(NamedTuple):
     off: int  # letters that may differ
 
 
-def _spaced(text: str) -> str:
-    """Runs of an unspaced script as overlapping pairs.
+def _spaced(text: str, apart: bool = False) -> str:
+    """Runs of an unspaced script as overlapping pairs; apart: and as single characters.
 
     >>> _spaced("红茶杯 mug")
     ' 红茶 茶杯  mug'
@@ -42,7 +43,8 @@ def _spaced(text: str) -> str:
 
     def pairs(run: re.Match[str]) -> str:
         found = run[0]
-        return f" {' '.join(found[n : n + 2] for n in range(max(len(found) - 1, 1)))} "
+        parts = [found[n : n + 2] for n in range(max(len(found) - 1, 1))]
+        return f" {' '.join([*parts, *found] if apart else parts)} "
 
     return _UNSPACED.sub(pairs, unicodedata.normalize("NFKC", text))
 
@@ -91,7 +93,7 @@ class Lexicon:
         with self._lock:
             for name, text in texts:
                 self._writer.delete_documents_by_term("id", name)
-                forms = " ".join(self._forms.analyze(_spaced(f"{name} {text}")))
+                forms = " ".join(self._forms.analyze(_spaced(f"{name} {text}", apart=True)))
                 stems = " ".join(self._stems.analyze(forms))
                 self._writer.add_document(tantivy.Document(id=name, forms=forms, stems=stems))
             self._commit()

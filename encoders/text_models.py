@@ -7,8 +7,8 @@ that reads many languages, or whatever transformers loads from a wheel, a folder
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,7 +132,7 @@ class UniversalSentenceEncoder:
 
 def installed(model: str, module: str, cure: str) -> Path:
     """The folder of the package that contains a model."""
-    found = importlib.util.find_spec(module)
+    found = find_spec(module)
     if found is None or not found.submodule_search_locations:
         raise TextModelError(
             f"FRESHREC_TEXT_MODEL={model}: the package {module}, which contains it, is not "

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from online.events import EVENT_TYPES
 
@@ -22,18 +22,43 @@ def did(kind: int) -> str:
 ANCHORED = frozenset(
     {"co-visitation", "transition", "neighbours", "sequence", "text", "category"}
 )  # they name the user's own item, or query
-_WORD = re.compile(r"\w{3,}")
+# scripts that are written without spaces: Thai, Lao, Myanmar, Khmer, kana, CJK
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]{{3,}}")
 
 
 def shared_words(one: str, other: str, most: int = 3) -> list[str]:
     """Words of three letters and more that both have, as `one` writes them, in its order.
 
+    Of a script without spaces, what both have of two characters and more.
+
     >>> shared_words("RED TEA POT", "a red pot for tea")
     ['RED', 'TEA', 'POT']
+    >>> shared_words("红茶壶", "陶瓷茶壶 红色")
+    ['茶壶']
     """
     theirs = {_folded(word) for word in _WORD.findall(other)}
-    ours = {_folded(word): word for word in _WORD.findall(one)}
-    return [word for folded, word in ours.items() if folded in theirs][:most]
+    ours: dict[str, str] = {}
+    for word in _WORD.findall(one):
+        if re.match(f"[{_UNSPACED}]", word):
+            ours |= {run: run for run in _shared_runs(word, other)}
+        elif _folded(word) in theirs:
+            ours.setdefault(_folded(word), word)
+    return list(ours.values())[:most]
+
+
+def _shared_runs(run: str, other: str) -> Iterator[str]:
+    """The parts of a run that the other text has, as long as can be."""
+    least, at = min(2, len(run)), 0
+    while at + least <= len(run):
+        end = at + least
+        if run[at:end] not in other:
+            at += 1
+            continue
+        while end < len(run) and run[at : end + 1] in other:
+            end += 1
+        yield run[at:end]
+        at = end
 
 
 def _folded(word: str) -> str:

