@@ -48,7 +48,7 @@ def backtest(
     ] = True,
     text_model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A folder, or hub id (default: the included one)."),
+        typer.Option(metavar="MODEL", help="As FRESHREC_TEXT_MODEL (default: the included one)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N events.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all chance (default 0).")] = None,

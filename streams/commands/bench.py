@@ -70,7 +70,9 @@ def text(
     log: Log,
     items: Annotated[Path, typer.Option(metavar="FILE", help="Catalogue with titles.")],
     limit: Annotated[int | None, typer.Option(min=1000, help="Only the first N events.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="A folder, or hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="As FRESHREC_TEXT_MODEL.")
+    ] = None,
     json_out: JsonOut = None,
     rename: Map = None,
     fixed: Set = None,
