@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-LOOK_S = 0.02  # between two looks for a new item
+LOOK_S = 0.1  # between two looks for a new item: more would measure themselves
 WITHIN_S = 10.0  # a look that is in vain for longer is given up
 
 
