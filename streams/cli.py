@@ -77,6 +77,7 @@ for command in (
 bench.bench.command()(bench_workers.recovery)
 bench.bench.command()(bench_workers.workers)
 bench.bench.command()(bench_search.search)
+bench.bench.command()(bench_search.vectors)
 app.add_typer(bench.bench, name="bench")
 
 

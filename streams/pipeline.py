@@ -187,7 +187,9 @@ class Pipeline:
         return await answer
 
     def read(self, items: Iterable[Item]) -> None:
-        """Have the texts of these items read, when there is time."""
+        """Have the texts of these items read, when there is time and a language model."""
+        if self._learner.texts is None:
+            return
         self._unread.update({item.item_id: item for item in items})
         if self._unread:
             self._to_read.set()
@@ -292,6 +294,8 @@ class Pipeline:
             await self._hand_on(what.taken, learned)
 
     async def _answer(self, asked: Asked) -> None:
+        if asked.answer.done():  # nobody waits any more
+            return
         try:
             found = await in_thread(self._learning, asked.call)
         except CoreLost:

@@ -26,7 +26,8 @@ def _waits_table(report: dict[str, Any]) -> Table:
     def row(what: str, found: dict[str, Any], *names: str) -> None:
         allowed = " / ".join(f"{limits[name]:,.0f}" for name in names)
         ratio = " / ".join(f"{report['ratios'][n]:.2f}" for n in names if n in report["ratios"])
-        shown = ("" if found[key] is None else f"{found[key]:,.0f}" for key in ("p50", "p99", "max"))
+        values = (found[key] for key in ("p50", "p99", "max"))
+        shown = ("" if value is None else f"{value:,.0f}" for value in values)
         table.add_row(what, *shown, f"{found['count']:,}", allowed, ratio)
 
     row("/search", search, "search_p50_ms", "search_p99_ms")
@@ -57,3 +58,25 @@ def _costs_table(report: dict[str, Any]) -> Table:
         f"{report['items_read_per_second']:,.0f} texts/s were read before"
     )
     return table
+
+
+def vectors_tables(report: dict[str, Any]) -> list[Table]:
+    """What is found, how long it takes, and what it takes in memory."""
+    table = Table(
+        title=f"text vectors of {report['width']} numbers, as the core keeps and searches them",
+        title_justify="left",
+    )
+    for name in ("items", "recall@10", "least", "search, ms p50", "p99"):
+        table.add_column(name, justify="right")
+    for row in report["sizes"]:
+        times = (f"{row[f'scan_ms_{p}']:.2f}" for p in ("p50", "p99"))
+        least = f"{report['least_recall']:.2f}"
+        table.add_row(f"{row['items']:,}", f"{row['recall@10']:.4f}", least, *times)
+    most = max(row["items"] for row in report["sizes"])
+    table.caption = (
+        f"{report['texts_mb']:,.0f} MB for {most:,} items ({report['vectors_mb']:,.0f} of them the"
+        f" vectors), {report['ratio']:.2f} of FRESHREC_MEMORY_MB={report['bound_mb']};\nwith all"
+        f" else that is known of items, that holds {report['items_within_bound']:,};"
+        f" {report['bound_for_all_mb']:,} MB hold {most:,}"
+    )
+    return [table]
