@@ -15,6 +15,7 @@ from streams.commands import (
     audit,
     backtest,
     bench,
+    bench_search,
     bench_workers,
     check,
     compare,
@@ -75,6 +76,8 @@ for command in (
     app.command()(command)
 bench.bench.command()(bench_workers.recovery)
 bench.bench.command()(bench_workers.workers)
+bench.bench.command()(bench_search.search)
+bench.bench.command()(bench_search.vectors)
 app.add_typer(bench.bench, name="bench")
 
 

@@ -67,6 +67,7 @@ class Read(NamedTuple):
     """What the texts of some items say: the core must be told."""
 
     learned: Learned
+    items: int
 
 
 class Asked(NamedTuple):
@@ -125,6 +126,7 @@ class Pipeline:
         self._ready: asyncio.Queue[Task] = asyncio.Queue(1)
         self._unread: dict[str, Item] = {}  # whose texts are to be read, the newest of each
         self._to_read = asyncio.Event()
+        self._texts_read = 0
         self.catalogue_changed: Callable[[list[Item], list[str]], None] = lambda items, gone: None
         self._sharing = sharing
         self._untold: asyncio.Queue[Work] = asyncio.Queue()  # `_later` has them too: that bounds it
@@ -185,10 +187,16 @@ class Pipeline:
         return await answer
 
     def read(self, items: Iterable[Item]) -> None:
-        """Have the texts of these items read, when there is time."""
+        """Have the texts of these items read, when there is time and a language model."""
+        if self._learner.texts is None:
+            return
         self._unread.update({item.item_id: item for item in items})
         if self._unread:
             self._to_read.set()
+
+    def texts(self) -> dict[str, int]:
+        """How many items' texts the core was told of since the start, and how many wait."""
+        return {"read": self._texts_read, "waiting": len(self._unread)}
 
     async def wake(self) -> None:
         """Let the core's thread look around, though nothing comes: it is given an empty batch."""
@@ -272,6 +280,7 @@ class Pipeline:
         elif isinstance(what, Read):
             await self._receive_all()
             await in_thread(self._learning, partial(self._learner.understand, what.learned))
+            self._texts_read += what.items
             await self._hand_on(Taken(ITEMS, [], []), what.learned)
         elif isinstance(what, Handed):
             await self._receive_all()
@@ -285,6 +294,8 @@ class Pipeline:
             await self._hand_on(what.taken, learned)
 
     async def _answer(self, asked: Asked) -> None:
+        if asked.answer.done():  # nobody waits any more
+            return
         try:
             found = await in_thread(self._learning, asked.call)
         except CoreLost:
@@ -316,7 +327,7 @@ class Pipeline:
                     self._to_read.clear()
                 read = partial(self._learner.read, items)
                 learned = await self._persist("read_texts", read, self._reading)
-                await self._ready.put(Read(learned))
+                await self._ready.put(Read(learned, len(items)))
         except Exception as error:
             self.fail(error)
 

@@ -39,6 +39,7 @@ class Status:
         self.lag: Callable[[], dict[str, int]] = dict
         self.quality: Callable[[], dict[str, Any]] = dict
         self.sharing: Callable[[], dict[str, Any]] = dict
+        self.texts: Callable[[], dict[str, int]] = dict
         self.taken = self.events = self.duplicates = self.rejects = self.items = 0
         self.slates = self.batches = self.other_keys = self.redelivered = 0
         self.erasures = {"pending": 0, "done": 0}
@@ -134,6 +135,7 @@ class Status:
                 name: {"p50": _share(spent, 50, 1e3), "p99": _share(spent, 99, 1e3)}
                 for name, spent in self._stages.items()
             },
+            "texts": self.texts(),
             "sharing": self.sharing(),
             "quality": self.quality(),
         }

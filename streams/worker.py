@@ -185,6 +185,7 @@ class Worker:
                 warehouse, erasures, core, keeper, pipeline.wake, status, started.at.batch,
                 started.released > 0, slates,
             )  # fmt: skip
+            status.texts = pipeline.texts
             pipeline.journalled = eraser.journalled
             self._desk.open(core, pipeline, texts)
             await self._catch_up(core, warehouse, pipeline, texts)

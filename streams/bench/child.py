@@ -78,6 +78,11 @@ class BenchWorker:
         self._process.kill()
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def cpu_s(self) -> float:
         """Seconds of processor time of it and its children so far."""
         assert self._process is not None
