@@ -8,7 +8,7 @@ import numpy as np
 
 from online.compiled import compiled
 from online.features import stream_time
-from online.pairs import add_pairs, forget_item
+from online.pairs import add_pairs, forget_item, take_pairs_back
 from online.tables import (
     DECAYS,
     HOT,
@@ -20,6 +20,7 @@ from online.tables import (
     next_generation,
 )
 
+NEGATIVE = np.float32(-0.1)  # a review that says this, or worse, counts against its item
 HOT_DECAYS = (0, 1, 5)  # what ranks the hot lists after the first, which is ranked by count
 
 
@@ -104,6 +105,28 @@ def observe(
 
 
 @compiled
+def dislike(t: Tables, item: int, before: np.ndarray, n: int, fresh: int, times: int) -> None:
+    """Count a negative review: it makes nothing more popular, and speaks against the item for those
+    who have what this user had.
+
+    before, n, fresh: as for `observe`; times: events to take back, and this one.
+    """
+    know(t, item)
+    t.clock[TICK] += 1
+    if t.first_taken[item] < 0:
+        t.first_taken[item] = t.clock[TICK]
+    take_pairs_back(t, before, n, fresh, item, times)
+
+
+@compiled
+def review(t: Tables, item: int, sentiment: np.float32) -> None:
+    """Add to what is said of the item; sentiment: from -1 to 1, nan if nothing was said."""
+    if not math.isnan(sentiment):
+        t.opinion[item] += sentiment
+        t.opinions[item] += np.float32(1.0)
+
+
+@compiled
 def expire(t: Tables, item: int) -> None:
     """Take everything that is known of an item away and give its slot a new generation."""
     forget_item(t, item)
@@ -129,3 +152,5 @@ def expire(t: Tables, item: int) -> None:
     t.shown[item] = 0
     t.recent_n[item] = 0
     t.recent[item, :] = -1
+    t.opinion[item] = 0.0
+    t.opinions[item] = 0.0

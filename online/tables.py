@@ -56,6 +56,8 @@ class Tables(NamedTuple):
     row_class: np.ndarray  # (I,) i1
     recent: np.ndarray  # (I, RECENT) i4 keys of users, a ring
     recent_n: np.ndarray  # (I,) i8 users ever put into the ring
+    opinion: np.ndarray  # (I,) f4 sum of what its reviews say, each from -1 to 1
+    opinions: np.ndarray  # (I,) f4 how many reviews
     # pairs: rows of 8·4^c entries, set-associative
     pair_item: np.ndarray  # (P,) i4 neighbour's key, -1 empty
     pair_weight: np.ndarray  # (P, PAIR_FIELDS) f4
@@ -65,9 +67,10 @@ class Tables(NamedTuple):
     user_key: np.ndarray  # (U,) i4 slot with its generation
     user_page: np.ndarray  # (U,) i4 newest page, -1 none
     user_n: np.ndarray  # (U,) i4 events kept
+    dislikes: np.ndarray  # (U,) i1: 1 when something was disliked
     # pages
     page_older: np.ndarray  # (G,) i4
-    page_item: np.ndarray  # (G, PAGE) i4 key of the item, -1 none
+    page_item: np.ndarray  # (G, PAGE) i4 key of the item, -1 none, or `against` a disliked one
     page_type: np.ndarray  # (G, PAGE) i1 index into EVENT_TYPES
     page_price: np.ndarray  # (G, PAGE) i1 bucket of the price, 0 none
     page_ts: np.ndarray  # (G, PAGE) i8
@@ -103,6 +106,8 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         row_class=np.zeros(items, np.int8),
         recent=np.full((items, RECENT), -1, np.int32),
         recent_n=np.zeros(items, np.int64),
+        opinion=np.zeros(items, np.float32),
+        opinions=np.zeros(items, np.float32),
         pair_item=np.full(pairs, -1, np.int32),
         pair_weight=np.zeros((pairs, PAIR_FIELDS), np.float32),
         row_free=np.zeros((ROW_CLASSES, pairs // ROW_FIRST), np.int32),
@@ -110,6 +115,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         user_key=np.arange(users, dtype=np.int32),
         user_page=np.full(users, -1, np.int32),
         user_n=np.zeros(users, np.int32),
+        dislikes=np.zeros(users, np.int8),
         page_older=np.full(pages, -1, np.int32),
         page_item=np.full((pages, PAGE), -1, np.int32),
         page_type=np.zeros((pages, PAGE), np.int8),
@@ -151,10 +157,12 @@ def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
 
 ITEM_TABLES = (
     "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_taken", "known",
-    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
+    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n", "opinion",
+    "opinions",
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
-USER_TABLES = ("user_page", "user_n")
+USER_TABLES = ("user_page", "user_n", "dislikes")
+_REVIEWS = ("opinion", "opinions", "dislikes")  # which older releases did not know
 PAGE_TABLES = (
     "page_older", "page_item", "page_type", "page_price", "page_ts", "page_event", "page_session",
 )  # fmt: skip
@@ -193,6 +201,8 @@ def restored(state: State) -> Tables:
                 state["taken"] > 0, state["first_tick"], -1
             )
             continue
+        if name in _REVIEWS and name not in state:
+            continue
         kept, ours = state[name], getattr(t, name)
         if name == "row_free":
             ours[:, : kept.shape[1]] = kept
@@ -220,6 +230,17 @@ def next_generation(key: int) -> int:
     """
     generation = ((key >> SLOT_BITS) + 1) % GENERATIONS
     return (generation << SLOT_BITS) | (key & SLOT_MASK)
+
+
+@compiled
+def against(key: int) -> int:
+    """How a history holds an item that the user disliked: whoever looks for items finds none. It is
+    its own inverse.
+
+    >>> against(7), against(against(7))
+    (-9, 7)
+    """
+    return -2 - key
 
 
 def grow_items(t: Tables, rows: int) -> Tables:
