@@ -21,7 +21,9 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 @functools.cache
 def _reader() -> Any:
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer  # 0.1 s, for those with reviews
+    from vaderSentiment.vaderSentiment import (
+        SentimentIntensityAnalyzer,
+    )  # 0.1 s, for those with reviews
 
     return SentimentIntensityAnalyzer()
 

@@ -142,7 +142,7 @@ def advance(
             if back > 0:
                 release(q, user)  # the state knows what is no longer the user's
             if batch.sentiment[e] <= NEGATIVE:
-                dislike(t, item, s.items, length, fresh, 1 + back)
+                dislike(t, item, s.items, length, fresh, back - batch.sentiment[e])
             else:
                 if known(q) and back == 0:
                     follow(q, user, item, batch.kind[e], batch.price[e], ts, length)

@@ -75,8 +75,8 @@ def append(
 ) -> int:  # fmt: skip
     """Add an event at its place in time; NEW, or FULL when the arena has no page left.
 
-    key: the item's (-1: an event without one; `against` it: it was disliked); kind: index into EVENT_TYPES; price: its
-    bucket.
+    key: the item's (-1: an event without one; `against` it: it was disliked); kind: index into
+    EVENT_TYPES; price: its bucket.
     """
     if t.user_n[user] % PAGE == 0:
         if t.user_n[user] >= limit:

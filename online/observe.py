@@ -105,17 +105,18 @@ def observe(
 
 
 @compiled
-def dislike(t: Tables, item: int, before: np.ndarray, n: int, fresh: int, times: int) -> None:
+def dislike(t: Tables, item: int, before: np.ndarray, n: int, fresh: int, much: float) -> None:
     """Count a negative review: it makes nothing more popular, and speaks against the item for those
     who have what this user had.
 
-    before, n, fresh: as for `observe`; times: events to take back, and this one.
+    before, n, fresh: as for `observe`; much: how many of the user's events with
+    the item it takes back, and how bad it is.
     """
     know(t, item)
     t.clock[TICK] += 1
     if t.first_taken[item] < 0:
         t.first_taken[item] = t.clock[TICK]
-    take_pairs_back(t, before, n, fresh, item, times)
+    take_pairs_back(t, before, n, fresh, item, much)
 
 
 @compiled

@@ -98,7 +98,13 @@ def _events(works: Sequence[Work], who: Who) -> Iterator[Word]:
     for work in works:
         told = [
             Told(
-                e.event_id, e.type, SHADOW + e.user_id, e.item_id, e.ts, e.session_id, e.price,
+                e.event_id,
+                e.type,
+                SHADOW + e.user_id,
+                e.item_id,
+                e.ts,
+                e.session_id,
+                e.price,
                 e.sentiment,
             )  # fmt: skip
             for e in (d.event for d in work.learned.step.accepted)

@@ -8,7 +8,7 @@ ORDER BY (item_id, broker_id, topic, partition, offset)
 SETTINGS index_granularity = 1024;
 
 -- What shoppers say of each item, from -1 to 1.
-CREATE VIEW IF NOT EXISTS item_opinions AS
+CREATE VIEW IF NOT EXISTS live_item_opinions AS
 SELECT
     item_id, avg(sentiment) AS opinion, count() AS reviews, countIf(sentiment <= -0.1) AS negative,
     max(ts) AS last_ts, toDateTime(intDiv(max(ts), 1000), 'UTC') AS last_time

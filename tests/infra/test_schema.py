@@ -47,7 +47,7 @@ class Scripted:
 
 
 def test_a_server_that_was_updated_gets_what_it_could_not_have() -> None:
-    old, new = Scripted("18.16.1", []), Scripted("24.8.1.1", [1, 2, 5, 6, 8, 9])
+    old, new = Scripted("18.16.1", []), Scripted("24.8.1.1", [1, 2, 5, 6, 8, 9, 10])
     everywhere = ["0001_tables", "0002_views", "0005_vectors", "0006_journal", "0008_erasures",
                   "0009_texts", "0010_opinions"]  # fmt: skip
     assert migrate(old, "here") == everywhere
