@@ -106,7 +106,7 @@ LEAST = -16.0  # log probability of an item that the encoder does not know
 LAST_RANK = -math.log(257.0)
 NEWEST_TEXTS = 20  # items and queries of the user whose texts count
 WALK_USERS = 96  # similar users whose items are walked
-REVIEWS = np.float32(4.0)  # so many neutral ones are added to an item's, which are few at first
+REVIEWS = 4.0  # so many as are usual in the shop are added to an item's, which are few at first
 FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
 
 
@@ -197,6 +197,7 @@ def write(
     for k in range(SUMS):
         top[k] = np.float32(1.0) / top[k]
     gap = max(ts - s.ts[0], 0) / 1000.0 if length > 0 else 1e9
+    usual = t.said[0] / max(t.said[1], 1.0)  # most shoppers praise
     taste, trend = 0.0, 0.0
     m = min(length, 10)
     for p in range(m):
@@ -221,7 +222,7 @@ def write(
         x[c, f + 2] = 1.0 if gap == 0.0 else 0.0
         x[c, f + 3] = taste
         x[c, f + 4] = trend
-        x[c, OPINION] = t.opinion[j] / (t.opinions[j] + REVIEWS)
+        x[c, OPINION] = (t.opinion[j] - t.opinions[j] * usual) / (t.opinions[j] + REVIEWS)
 
 
 @compiled

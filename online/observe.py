@@ -125,6 +125,8 @@ def review(t: Tables, item: int, sentiment: np.float32) -> None:
     if not math.isnan(sentiment):
         t.opinion[item] += sentiment
         t.opinions[item] += np.float32(1.0)
+        t.said[0] += sentiment
+        t.said[1] += 1.0
 
 
 @compiled

@@ -80,6 +80,7 @@ class Tables(NamedTuple):
     # most popular and trending
     hot: np.ndarray  # (HOT_LISTS, HOT) i4
     hot_n: np.ndarray  # (HOT_LISTS,) i8
+    said: np.ndarray  # (2,) f8 sum of all reviews, and how many
     # counters: see the names below
     clock: np.ndarray  # (8,) i8
 
@@ -126,6 +127,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         page_free=np.arange(pages - 1, -1, -1, dtype=np.int32),
         hot=np.full((HOT_LISTS, HOT), -1, np.int32),
         hot_n=np.zeros(HOT_LISTS, np.int64),
+        said=np.zeros(2),
         clock=_clock(pages),
     )
 
@@ -162,7 +164,7 @@ ITEM_TABLES = (
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
 USER_TABLES = ("user_page", "user_n", "dislikes")
-_REVIEWS = ("opinion", "opinions", "dislikes")  # which older releases did not know
+_REVIEWS = ("opinion", "opinions", "dislikes", "said")  # which older releases did not know
 PAGE_TABLES = (
     "page_older", "page_item", "page_type", "page_price", "page_ts", "page_event", "page_session",
 )  # fmt: skip
@@ -174,7 +176,7 @@ _BY_KIND = {
     "pages": PAGE_TABLES,
     "pairs": PAIR_TABLES,
 }
-WHOLE = ("row_free_n", "hot", "hot_n", "clock")  # kept as they are
+WHOLE = ("row_free_n", "hot", "hot_n", "said", "clock")  # kept as they are
 
 
 def state_of(t: Tables, items: int, users: int) -> State:
