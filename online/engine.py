@@ -14,7 +14,7 @@ from online.candidates import CANDIDATES, SESSION_MS, propose
 from online.compiled import compiled
 from online.features import FEATURES, Scratch
 from online.history import FORGET, NEW, append, drop_user, find, newest, newest_ts, take_back
-from online.observe import NEGATIVE, dislike, observe, review, search
+from online.observe import NEGATIVE, dislike, observe, search
 from online.sequence import Sequences, follow, known, release
 from online.tables import ITEMS_KNOWN, TICK, Tables, against
 from online.texts import Texts
@@ -142,12 +142,11 @@ def advance(
             if back > 0:
                 release(q, user)  # the state knows what is no longer the user's
             if batch.sentiment[e] <= NEGATIVE:
-                dislike(t, item, s.items, length, fresh, back - batch.sentiment[e])
+                dislike(t, item, s.items, length, fresh, 1 + back)
             else:
                 if known(q) and back == 0:
                     follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
                 observe(t, user, item, ts, s.items, length, fresh)
-            review(t, item, batch.sentiment[e])
         e += 1
     return e, n
 

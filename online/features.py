@@ -32,9 +32,7 @@ SHARE_NAMES = tuple(f"{name}_share" for name in LOG_NAMES[:SHARES])
 DECAY_NAMES = tuple(f"trend_{int(h)}_events" for h in TICK_HALF_LIVES) + tuple(
     f"trend_{int(h / 3_600_000)}_hours" for h in TIME_HALF_LIVES
 )
-LAST_NAMES = (
-    "own_recency", "own_in_session", "same_moment", "taste_popularity", "taste_trend", "opinion",
-)  # fmt: skip
+LAST_NAMES = ("own_recency", "own_in_session", "same_moment", "taste_popularity", "taste_trend")
 # of the texts and the catalogue: see `online.likeness`
 TEXT_NAMES = (
     "text_last", "text_best", "text_mean", "text_query", "text_rare", "text_share", "text_rank",
@@ -49,7 +47,6 @@ SEQUENCE_NAMES = (
 _USUAL = LOG_NAMES + SHARE_NAMES + DECAY_NAMES + LAST_NAMES
 NAMES = _USUAL + TEXT_NAMES + SEQUENCE_NAMES
 TEXT_FIRST, TEXT_FEATURES = len(_USUAL), len(TEXT_NAMES)
-OPINION = TEXT_FIRST - 1
 SEQUENCE_FEATURES = len(SEQUENCE_NAMES)
 FEATURES = len(NAMES)
 
@@ -62,7 +59,7 @@ SOURCES = (
 _SOURCE_OF = {
     "transition": "transition", "transition_second": "transition", "covisit_short": "transition",
     "neighbours": "neighbours", "neighbours_next": "neighbours",
-    "popularity": "popularity", "item_age": "popularity", "opinion": "popularity",
+    "popularity": "popularity", "item_age": "popularity",
     "events_since_last": "trending", "seconds_since_last": "trending",
     "own_count": "repeats", "own_gap": "repeats", "own_seconds": "repeats",
     "own_recency": "repeats", "own_in_session": "repeats",
@@ -87,17 +84,15 @@ def source_of(name: str) -> str:
 
 
 def widened(weights: np.ndarray) -> np.ndarray:
-    """Weights (FEATURES, …); those of a release without reviews, or without texts as well, with
-    nothing for theirs.
+    """Weights (FEATURES, …); those of a release without texts, with nothing for theirs.
 
-    >>> len(widened(np.ones(FEATURES - 1))), len(widened(np.ones(FEATURES - 1 - TEXT_FEATURES)))
-    (72, 72)
+    >>> len(widened(np.ones(FEATURES - TEXT_FEATURES))) == FEATURES
+    True
     """
-    missing = FEATURES - len(weights)
-    if missing not in (1, 1 + TEXT_FEATURES):
+    if len(weights) != FEATURES - TEXT_FEATURES:
         return weights
-    none = np.zeros((missing, *weights.shape[1:]), weights.dtype)
-    return np.concatenate([weights[:OPINION], none, weights[OPINION:]])
+    none = np.zeros((TEXT_FEATURES, *weights.shape[1:]), weights.dtype)
+    return np.concatenate([weights[:TEXT_FIRST], none, weights[TEXT_FIRST:]])
 
 
 HALF = np.array(TICK_HALF_LIVES + TIME_HALF_LIVES)
@@ -106,7 +101,6 @@ LEAST = -16.0  # log probability of an item that the encoder does not know
 LAST_RANK = -math.log(257.0)
 NEWEST_TEXTS = 20  # items and queries of the user whose texts count
 WALK_USERS = 96  # similar users whose items are walked
-REVIEWS = 4.0  # so many as are usual in the shop are added to an item's, which are few at first
 FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
 
 
@@ -197,7 +191,6 @@ def write(
     for k in range(SUMS):
         top[k] = np.float32(1.0) / top[k]
     gap = max(ts - s.ts[0], 0) / 1000.0 if length > 0 else 1e9
-    usual = t.said[0] / max(t.said[1], 1.0)  # most shoppers praise
     taste, trend = 0.0, 0.0
     m = min(length, 10)
     for p in range(m):
@@ -222,7 +215,6 @@ def write(
         x[c, f + 2] = 1.0 if gap == 0.0 else 0.0
         x[c, f + 3] = taste
         x[c, f + 4] = trend
-        x[c, OPINION] = (t.opinion[j] - t.opinions[j] * usual) / (t.opinions[j] + REVIEWS)
 
 
 @compiled

@@ -105,28 +105,18 @@ def observe(
 
 
 @compiled
-def dislike(t: Tables, item: int, before: np.ndarray, n: int, fresh: int, much: float) -> None:
+def dislike(t: Tables, item: int, before: np.ndarray, n: int, fresh: int, times: int) -> None:
     """Count a negative review: it makes nothing more popular, and speaks against the item for those
     who have what this user had.
 
-    before, n, fresh: as for `observe`; much: how many of the user's events with
-    the item it takes back, and how bad it is.
+    before, n, fresh: as for `observe`; times: the user's events
+    with the item that it takes back, and itself.
     """
     know(t, item)
     t.clock[TICK] += 1
     if t.first_taken[item] < 0:
         t.first_taken[item] = t.clock[TICK]
-    take_pairs_back(t, before, n, fresh, item, much)
-
-
-@compiled
-def review(t: Tables, item: int, sentiment: np.float32) -> None:
-    """Add to what is said of the item; sentiment: from -1 to 1, nan if nothing was said."""
-    if not math.isnan(sentiment):
-        t.opinion[item] += sentiment
-        t.opinions[item] += np.float32(1.0)
-        t.said[0] += sentiment
-        t.said[1] += 1.0
+    take_pairs_back(t, before, n, fresh, item, times)
 
 
 @compiled
@@ -155,5 +145,3 @@ def expire(t: Tables, item: int) -> None:
     t.shown[item] = 0
     t.recent_n[item] = 0
     t.recent[item, :] = -1
-    t.opinion[item] = 0.0
-    t.opinions[item] = 0.0

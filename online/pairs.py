@@ -216,7 +216,7 @@ def add_pairs(t: Tables, before: np.ndarray, n: int, fresh: int, after: int) -> 
 
 @compiled
 def take_pairs_back(
-    t: Tables, before: np.ndarray, n: int, fresh: int, item: int, much: float
+    t: Tables, before: np.ndarray, n: int, fresh: int, item: int, times: int
 ) -> None:
     """The opposite of `add_pairs`, by so many events: the user's items lead to this one less, and
     not at all where nothing else spoke for it. What the item leads to stays."""
@@ -228,11 +228,11 @@ def take_pairs_back(
         entry = held(t.pair_item, t.row_start, t.row_class, other, key)
         if entry < 0:
             continue
-        weight[entry, FORWARD_SHORT] -= much * SHORT_DECAY[p]
-        weight[entry, FORWARD_LONG] -= much * LONG_DECAY[p]
-        weight[entry, BACKWARD_LONG] -= much * LONG_DECAY[p]
-        weight[entry, DIRECT] -= much if p == 0 else 0.0
-        weight[entry, TOGETHER] -= much if p < fresh else 0.0
+        weight[entry, FORWARD_SHORT] -= times * SHORT_DECAY[p]
+        weight[entry, FORWARD_LONG] -= times * LONG_DECAY[p]
+        weight[entry, BACKWARD_LONG] -= times * LONG_DECAY[p]
+        weight[entry, DIRECT] -= times if p == 0 else 0.0
+        weight[entry, TOGETHER] -= times if p < fresh else 0.0
         for f in range(LATEST):
             weight[entry, f] = max(weight[entry, f], np.float32(0.0))
         if strength(weight, entry) <= 0.0:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from river import optim, preprocessing
 
-from online.features import LOGS, NAMES, OPINION, SHARES, TEXT_FEATURES, widened
+from online.features import LOGS, NAMES, SHARES, TEXT_FEATURES, TEXT_FIRST, widened
 from online.listwise import gradient, softmax
 from online.network import adam, backward, forward, linear_scores, standardise
 from online.state import State
@@ -186,13 +186,10 @@ class LinearRanker:
 
 
 def _first_weights(rng: np.random.Generator, hidden: int) -> Array:
-    """(FEATURES, hidden); without texts and reviews the rest is what it would be if these had no
-    features. The opinion, which few shops have, starts from nothing."""
-    others = len(NAMES) - TEXT_FEATURES - 1
+    """(FEATURES, hidden); without texts the rest is what it would be if texts had no features."""
+    others = len(NAMES) - TEXT_FEATURES
     texts = rng.spawn(1)[0].normal(size=(TEXT_FEATURES, hidden))
-    both = np.concatenate([np.zeros((1, hidden)), texts])
-    usual = rng.normal(size=(others, hidden))
-    weights = np.concatenate([usual[:OPINION], both, usual[OPINION:]])
+    weights = np.insert(rng.normal(size=(others, hidden)), TEXT_FIRST, texts, axis=0)
     first: Array = (weights / np.sqrt(others)).astype(np.float32)
     return first
 

@@ -56,8 +56,6 @@ class Tables(NamedTuple):
     row_class: np.ndarray  # (I,) i1
     recent: np.ndarray  # (I, RECENT) i4 keys of users, a ring
     recent_n: np.ndarray  # (I,) i8 users ever put into the ring
-    opinion: np.ndarray  # (I,) f4 sum of what its reviews say, each from -1 to 1
-    opinions: np.ndarray  # (I,) f4 how many reviews
     # pairs: rows of 8·4^c entries, set-associative
     pair_item: np.ndarray  # (P,) i4 neighbour's key, -1 empty
     pair_weight: np.ndarray  # (P, PAIR_FIELDS) f4
@@ -80,7 +78,6 @@ class Tables(NamedTuple):
     # most popular and trending
     hot: np.ndarray  # (HOT_LISTS, HOT) i4
     hot_n: np.ndarray  # (HOT_LISTS,) i8
-    said: np.ndarray  # (2,) f8 sum of all reviews, and how many
     # counters: see the names below
     clock: np.ndarray  # (8,) i8
 
@@ -107,8 +104,6 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         row_class=np.zeros(items, np.int8),
         recent=np.full((items, RECENT), -1, np.int32),
         recent_n=np.zeros(items, np.int64),
-        opinion=np.zeros(items, np.float32),
-        opinions=np.zeros(items, np.float32),
         pair_item=np.full(pairs, -1, np.int32),
         pair_weight=np.zeros((pairs, PAIR_FIELDS), np.float32),
         row_free=np.zeros((ROW_CLASSES, pairs // ROW_FIRST), np.int32),
@@ -127,7 +122,6 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         page_free=np.arange(pages - 1, -1, -1, dtype=np.int32),
         hot=np.full((HOT_LISTS, HOT), -1, np.int32),
         hot_n=np.zeros(HOT_LISTS, np.int64),
-        said=np.zeros(2),
         clock=_clock(pages),
     )
 
@@ -159,12 +153,10 @@ def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
 
 ITEM_TABLES = (
     "taken", "rarity", "decayed", "last_tick", "last_ts", "first_tick", "first_taken", "known",
-    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n", "opinion",
-    "opinions",
+    "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
 USER_TABLES = ("user_page", "user_n", "dislikes")
-_REVIEWS = ("opinion", "opinions", "dislikes", "said")  # which older releases did not know
 PAGE_TABLES = (
     "page_older", "page_item", "page_type", "page_price", "page_ts", "page_event", "page_session",
 )  # fmt: skip
@@ -176,7 +168,7 @@ _BY_KIND = {
     "pages": PAGE_TABLES,
     "pairs": PAIR_TABLES,
 }
-WHOLE = ("row_free_n", "hot", "hot_n", "said", "clock")  # kept as they are
+WHOLE = ("row_free_n", "hot", "hot_n", "clock")  # kept as they are
 
 
 def state_of(t: Tables, items: int, users: int) -> State:
@@ -203,7 +195,7 @@ def restored(state: State) -> Tables:
                 state["taken"] > 0, state["first_tick"], -1
             )
             continue
-        if name in _REVIEWS and name not in state:
+        if name == "dislikes" and name not in state:  # an older freshrec knew none
             continue
         kept, ours = state[name], getattr(t, name)
         if name == "row_free":

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from online.core import Recommender, RecommenderConfig
-from online.events import Delivery, Event, Item
-from online.features import FEATURES, NAMES, OPINION, TEXT_FEATURES, widened
+from online.events import Delivery, Event
 from online.memory import MemoryConfig
 from online.step import PastEvent
 from online.told import SHADOW, Told
@@ -137,7 +136,7 @@ def test_results_depend_neither_on_cuts_nor_on_restarts() -> None:
     for core in (single, copy):
         assert core.quality() == whole.quality()
         t, other = whole._memory.tables, core._memory.tables
-        assert (t.opinion == other.opinion).all() and (t.pair_weight == other.pair_weight).all()
+        assert (t.pair_weight == other.pair_weight).all()
     assert single.recommend("rock-fan-1", 10**9) == whole.recommend("rock-fan-1", 10**9)
 
 
@@ -164,28 +163,14 @@ def test_a_rating_without_text_is_what_it_was() -> None:
         for n, d in enumerate(log)
     ]
     core = learned(ratings)
-    assert not core._memory.tables.opinions.any() and not core._memory.tables.dislikes.any()
+    assert not core._memory.tables.dislikes.any()
 
 
 def test_other_workers_count_a_review_too() -> None:
-    core = learned(shoppers())
+    log = [*shoppers(), bought(300, "ann", "rock-1")]
+    core = learned(log)
+    before = core._memory.tables.taken.copy()
     core.hear([Told("x", "rating", SHADOW + "ann", "amp", 10**9, sentiment=BAD)])
-    t, slot = core._memory.tables, core._memory.items.get("amp")
-    assert (t.opinion[slot], t.opinions[slot]) == (np.float32(BAD), 1.0)
-
-
-def test_what_is_said_of_an_item_is_forgotten_with_it() -> None:
-    core = learned([*shoppers(), review(300, "me", "amp", BAD)])
-    slot = core._memory.items.get("amp")
-    core._memory.expire("amp")
-    assert core._memory.tables.opinions[slot] == 0.0
-    core.announce([Item(item_id="amp")])
-
-
-def test_weights_of_older_releases_have_nothing_for_opinions() -> None:
-    assert NAMES[OPINION] == "opinion"
-    for missing in (1, 1 + TEXT_FEATURES):
-        old = np.arange(1.0, FEATURES - missing + 1)
-        new = widened(old)
-        assert len(new) == FEATURES and (new[OPINION : OPINION + missing] == 0).all()
-        assert (np.delete(new, range(OPINION, OPINION + missing)) == old).all()
+    assert (core._memory.tables.taken == before).all()  # a neutral one makes it more popular
+    core.hear([Told("y", "rating", SHADOW + "ann", "amp", 10**9, sentiment=NEUTRAL)])
+    assert core._memory.tables.taken.sum() == before.sum() + 1
