@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.sentiment import sentiment
 from infra.warehouse_types import Answer
 from online.events import Item
 from online.step import PastEvent
@@ -16,8 +17,9 @@ AT_ONCE = 1_000  # bounds the length of one statement
 
 Execute = Callable[[str, dict[str, Any]], Answer]
 
-_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price, query FROM (
-    SELECT user_id, event_id, type, item_id, ts, session_id, price, query, produced_ms, offset
+_HISTORY = """SELECT user_id, event_id, type, item_id, ts, session_id, price, query, review FROM (
+    SELECT user_id, event_id, type, item_id, ts, session_id, price, query, produced_ms, offset,
+        if(type = 'rating', text, NULL) AS review
     FROM events
     PREWHERE user_id IN %(users)s
     WHERE {condition}
@@ -98,11 +100,12 @@ def past_events(
 
 def _past(
     event_id: str, kind: str, item_id: str, ts: int, session_id: str, price: float | None,
-    query: str | None,
+    query: str | None, review: str | None,
 ) -> PastEvent:  # fmt: skip
     if kind == "search" and query:
         item_id = query_name(query)
-    return PastEvent(event_id, kind, item_id, ts, session_id, price)
+    said = sentiment(review) if review else None
+    return PastEvent(event_id, kind, item_id, ts, session_id, price, said)
 
 
 def _since_forget(

@@ -116,11 +116,13 @@ DEAD_LETTERS = (
 
 TEXT_VECTORS = ("model", "text_key", "vector", "written_ms")
 ITEM_TEXTS = ("item_id", "model", "text_key", "version", "written_ms")
+OPINIONS = ("item_id", "sentiment", "rating", "ts", "broker_id", "topic", "partition", "offset",
+            "produced_ms", "written_ms")  # fmt: skip
 JOURNAL = ("shard", "batch", "kind", "pos", "body", "broker_id", "written_ms")
 
 TABLES = (
     "journal", "events", "slates", "recommendations", "metrics", "dead_letters", "user_vectors",
-    "item_vectors",
+    "item_vectors", "opinions",
 )  # rows of a step  # fmt: skip
 _OFFSETS = 1 << 22
 _LAST_MS = (1 << 42) - 1  # the year 2109
@@ -312,6 +314,18 @@ def _vectors(table: str, step: Step, batch: BatchId, written_ms: int) -> list[Ro
     ]  # fmt: skip
 
 
+def _opinions(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
+    """What reviews say, without who said it."""
+    return [
+        (
+            d.event.item_id, d.event.sentiment, d.event.rating, d.event.ts, batch.broker_id,
+            d.topic, d.partition, d.offset, d.produced_ms, written_ms,
+        )
+        for d in step.accepted
+        if d.event.sentiment is not None
+    ]  # fmt: skip
+
+
 def _metrics(step: Step, batch: BatchId, written_ms: int) -> list[Row]:
     if not step.metrics:
         return []
@@ -356,4 +370,5 @@ _OF_STEPS: dict[str, tuple[Sequence[str], Callable[[Step, BatchId, int], list[Ro
     "metrics": (METRICS, _metrics),
     "user_vectors": (("user_id", *VECTORS), partial(_vectors, "user_vectors")),
     "item_vectors": (("item_id", *VECTORS), partial(_vectors, "item_vectors")),
+    "opinions": (OPINIONS, _opinions),
 }

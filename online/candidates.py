@@ -13,7 +13,7 @@ import numpy as np
 from online import features, likeness, nearness
 from online.compiled import compiled
 from online.features import SUMS, Scratch
-from online.history import newest
+from online.history import disliked, newest
 from online.sequence import Sequences, ask, look
 from online.tables import HOT_LISTS, SLOT_MASK, Tables
 from online.texts import Texts
@@ -156,6 +156,23 @@ def _take_own_and_hot(
 
 
 @compiled
+def _shun(t: Tables, s: Scratch, user: int, length: int, exclude_seen: bool) -> int:
+    """Let no source propose what the user disliked and did not take again; how many items these
+    are. They lie in `s.items` after the `length` of the user's own."""
+    found, n = s.items[length:], 0
+    for k in range(disliked(t, user, found)):
+        i = found[k]
+        if s.own[i] == 0 and s.chosen[i] == 0:
+            s.chosen[i] = 1
+            found[n] = i
+            n += 1
+    if exclude_seen:
+        for k in range(n):
+            s.own[found[k]] = 1
+    return n
+
+
+@compiled
 def _take_near(
     t: Tables, s: Scratch, near: np.ndarray, exclude_seen: bool, cand: np.ndarray, n: int
 ) -> int:
@@ -246,7 +263,9 @@ def propose(
     target's rank by popularity.
     """
     length, fresh, touched = _walk(t, s, texts, user, ts, session)
+    bad = _shun(t, s, user, length, exclude_seen)
     n, own = _take_own_and_hot(t, s, length, exclude_seen, cand)
+    own += bad
     row = ask(q, s, user, length, ts, s.query)
     if row >= 0:
         n = _take_near(t, s, q.near[row], exclude_seen, cand, n)
@@ -265,5 +284,6 @@ def propose(
     rows = n + 1 if row == n else n
     m = likeness.gather(texts, s, length)
     _describe(t, s, q, texts, length, fresh, m, ts, asked, cand, rows, x)
-    _clean_up(s, length, touched, cand, n)
+    _clean_up(s, length + bad, touched, cand, n)
+    _clean(s.chosen, s.items[length:], bad, 0)
     return n, row, own, length, fresh, popular

@@ -54,8 +54,13 @@ def columns_of(memory: Memory, events: Sequence[Event | Told], targets: tuple[st
         ts=np.array([e.ts for e in events], np.int64),
         event=hashes(e.event_id for e in events),
         session=hashes(e.session_id or "" for e in events),
+        sentiment=_sentiments(events),
         status=np.zeros(n, np.int8),
     )  # fmt: skip
+
+
+def _sentiments(events: Sequence[Event | PastEvent | Told]) -> np.ndarray:
+    return np.array([e.sentiment for e in events], np.float32)  # None becomes nan
 
 
 def _role(event: Event | Told, item: str, targets: tuple[str, ...]) -> int:
@@ -78,6 +83,7 @@ def past_columns(
         np.array([e.ts for e in events], np.int64),
         hashes(e.event_id for e in events),
         hashes(e.session_id for e in events),
+        _sentiments(events),
     )
 
 

@@ -17,6 +17,7 @@ from online.history import DUPLICATE, FORGET, FORGOTTEN, FULL, NEW, TOO_LATE, on
 from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
+from online.observe import NEGATIVE
 from online.quality import Quality
 from online.rehearsal import rehearse
 from online.rows import slate_row, vector_rows
@@ -314,6 +315,7 @@ class Recommender:
         t = self._memory.tables
         part = Batch(*(column[begin:end] for column in columns))
         new = (part.status == NEW) & ((part.role & INTERACTION) != 0)
+        new &= ~(part.sentiment <= NEGATIVE)  # it is not to lead anybody there
         for e in np.flatnonzero((part.status == NEW) & (part.kind == FORGET)):
             new[:e] &= part.user[:e] != part.user[e]  # the user's key is another one since
         c = Batch(*(column[new] for column in part))

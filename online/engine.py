@@ -13,10 +13,10 @@ import numpy as np
 from online.candidates import CANDIDATES, SESSION_MS, propose
 from online.compiled import compiled
 from online.features import FEATURES, Scratch
-from online.history import FORGET, NEW, append, drop_user, find, newest, newest_ts
-from online.observe import observe, search
+from online.history import FORGET, NEW, append, drop_user, find, newest, newest_ts, take_back
+from online.observe import NEGATIVE, dislike, observe, search
 from online.sequence import Sequences, follow, known, release
-from online.tables import ITEMS_KNOWN, TICK, Tables
+from online.tables import ITEMS_KNOWN, TICK, Tables, against
 from online.texts import Texts
 
 ROWS = CANDIDATES + 1  # rows that one list may take: the candidates and a target none proposed
@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     ts: np.ndarray  # i8 epoch ms
     event: np.ndarray  # u8 hash of event_id
     session: np.ndarray  # u8 hash of session_id, 0 none
+    sentiment: np.ndarray  # f4 of a review, from -1 to 1, nan none
     status: np.ndarray  # i1 out: NEW, DUPLICATE, FULL, TOO_LATE or FORGOTTEN
 
 
@@ -128,19 +129,37 @@ def advance(
             drop_user(t, user)
             release(q, user)
         key = t.key[item] if item >= 0 else np.int32(-1)
-        batch.status[e] = append(
-            t, user, key, batch.kind[e], batch.price[e], ts, batch.event[e], session, limit
-        )
+        batch.status[e] = _append(
+            t, user, key, batch.kind[e], batch.price[e], ts, batch.event[e], session,
+            batch.sentiment[e], limit,
+        )  # fmt: skip
         if batch.role[e] and batch.status[e] == NEW:
             if batch.role[e] & SEARCHED:
                 search(t, user, item)
                 e += 1
                 continue
-            if known(q):
-                follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
-            observe(t, user, item, ts, s.items, length, fresh)
+            back = take_back(t, user, key) if t.dislikes[user] else 0
+            if back > 0:
+                release(q, user)  # the state knows what is no longer the user's
+            if batch.sentiment[e] <= NEGATIVE:
+                dislike(t, item, s.items, length, fresh, 1 + back)
+            else:
+                if known(q) and back == 0:
+                    follow(q, user, item, batch.kind[e], batch.price[e], ts, length)
+                observe(t, user, item, ts, s.items, length, fresh)
         e += 1
     return e, n
+
+
+@compiled
+def _append(
+    t: Tables, user: int, key: int, kind: int, price: int, ts: int, event: np.uint64,
+    session: np.uint64, sentiment: np.float32, limit: int,
+) -> int:  # fmt: skip
+    """`history.append`, of a review too."""
+    if sentiment <= NEGATIVE:
+        key, t.dislikes[user] = against(key), 1
+    return append(t, user, key, kind, price, ts, event, session, limit)
 
 
 @compiled
@@ -153,7 +172,7 @@ def _same_session(s: Scratch, p: int, ts: int, session: np.uint64) -> bool:
 @compiled
 def recall(
     t: Tables, user: np.ndarray, item: np.ndarray, kind: np.ndarray, price: np.ndarray,
-    ts: np.ndarray, event: np.ndarray, session: np.ndarray, limit: int,
+    ts: np.ndarray, event: np.ndarray, session: np.ndarray, sentiment: np.ndarray, limit: int,
 ) -> bool:  # fmt: skip
     """Put past events (E,) back into their users' histories; the item statistics know them.
 
@@ -162,6 +181,10 @@ def recall(
     done = True
     for e in range(len(item)):
         key = t.key[item[e]] if item[e] >= 0 else np.int32(-1)
-        status = append(t, user[e], key, kind[e], price[e], ts[e], event[e], session[e], limit)
+        status = _append(
+            t, user[e], key, kind[e], price[e], ts[e], event[e], session[e], sentiment[e], limit
+        )
+        if key >= 0 and t.dislikes[user[e]]:
+            take_back(t, user[e], key)
         done = done and status == NEW
     return done

@@ -38,6 +38,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     slate_id: str | None = None
     position: int | None = None
     context: dict[str, str | int | float | bool | None] | None = None
+    # -1 to 1, of a review: read from its text before the core sees it, whatever was sent
+    sentiment: float | None = None
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

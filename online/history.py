@@ -6,7 +6,7 @@ import numpy as np
 
 from online.compiled import brief, compiled
 from online.events import EVENT_TYPES
-from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables, next_generation
+from online.tables import PAGE, PAGES_FREE, SLOT_MASK, Tables, against, next_generation
 
 NEW, DUPLICATE, FULL, TOO_LATE, FORGOTTEN = range(5)
 FORGET = EVENT_TYPES.index("forget")
@@ -75,8 +75,8 @@ def append(
 ) -> int:  # fmt: skip
     """Add an event at its place in time; NEW, or FULL when the arena has no page left.
 
-    key: the item's (-1: an event without one); kind: index into EVENT_TYPES; price: its
-    bucket.
+    key: the item's (-1: an event without one; `against` it: it was disliked); kind: index into
+    EVENT_TYPES; price: its bucket.
     """
     if t.user_n[user] % PAGE == 0:
         if t.user_n[user] >= limit:
@@ -119,6 +119,7 @@ def free_user(t: Tables, user: int) -> None:
         page = older
     t.user_page[user] = -1
     t.user_n[user] = 0
+    t.dislikes[user] = 0
 
 
 @compiled
@@ -131,6 +132,44 @@ def drop_user(t: Tables, user: int) -> None:
 def only_forget(t: Tables, user: int) -> bool:
     """Whether a `forget` is all that is kept of the user (a slot, or -1)."""
     return bool(user >= 0 and t.user_n[user] == 1 and t.page_type[t.user_page[user], 0] == FORGET)
+
+
+@compiled
+def take_back(t: Tables, user: int, key: int) -> int:
+    """An item that was disliked is none of the user's that came before; how many these were.
+
+    What the user does with it afterwards counts again.
+    """
+    page, left, found, disliked = t.user_page[user], t.user_n[user], 0, False
+    while page >= 0 and left > 0:
+        fill = (left - 1) % PAGE + 1
+        for i in range(fill - 1, -1, -1):
+            if t.page_item[page, i] == against(key):
+                disliked = True
+            elif disliked and t.page_item[page, i] == key:
+                t.page_item[page, i] = -1
+                found += 1
+        left -= fill
+        page = t.page_older[page]
+    return found
+
+
+@compiled
+def disliked(t: Tables, user: int, items: np.ndarray) -> int:
+    """Copy the slots of up to len(items) items that the user disliked; how many."""
+    if user < 0 or t.dislikes[user] == 0:
+        return 0
+    page, left, n = t.user_page[user], t.user_n[user], 0
+    while page >= 0 and left > 0:
+        fill = (left - 1) % PAGE + 1
+        for i in range(fill - 1, -1, -1):
+            key = against(t.page_item[page, i])
+            if key >= 0 and t.key[key & SLOT_MASK] == key and n < len(items):
+                items[n] = key & SLOT_MASK
+                n += 1
+        left -= fill
+        page = t.page_older[page]
+    return n
 
 
 @compiled

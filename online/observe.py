@@ -8,7 +8,7 @@ import numpy as np
 
 from online.compiled import compiled
 from online.features import stream_time
-from online.pairs import add_pairs, forget_item
+from online.pairs import add_pairs, forget_item, take_pairs_back
 from online.tables import (
     DECAYS,
     HOT,
@@ -20,6 +20,7 @@ from online.tables import (
     next_generation,
 )
 
+NEGATIVE = np.float32(-0.1)  # a review that says this, or worse, counts against its item
 HOT_DECAYS = (0, 1, 5)  # what ranks the hot lists after the first, which is ranked by count
 
 
@@ -101,6 +102,21 @@ def observe(
         heats = t.taken if h == 0 else t.decayed[:, HOT_DECAYS[h - 1]]
         t.hot_n[h] = _warm(heats, t.hot[h], t.hot_n[h], item)
     add_pairs(t, before, n, fresh, item)
+
+
+@compiled
+def dislike(t: Tables, item: int, before: np.ndarray, n: int, fresh: int, times: int) -> None:
+    """Count a negative review: it makes nothing more popular, and speaks against the item for those
+    who have what this user had.
+
+    before, n, fresh: as for `observe`; times: the user's events
+    with the item that it takes back, and itself.
+    """
+    know(t, item)
+    t.clock[TICK] += 1
+    if t.first_taken[item] < 0:
+        t.first_taken[item] = t.clock[TICK]
+    take_pairs_back(t, before, n, fresh, item, times)
 
 
 @compiled

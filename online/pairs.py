@@ -215,6 +215,31 @@ def add_pairs(t: Tables, before: np.ndarray, n: int, fresh: int, after: int) -> 
 
 
 @compiled
+def take_pairs_back(
+    t: Tables, before: np.ndarray, n: int, fresh: int, item: int, times: int
+) -> None:
+    """The opposite of `add_pairs`, by so many events: the user's items lead to this one less, and
+    not at all where nothing else spoke for it. What the item leads to stays."""
+    key, weight = t.key[item], t.pair_weight
+    for p in range(min(n, WINDOW)):
+        other = before[p]
+        if other == item:
+            continue
+        entry = held(t.pair_item, t.row_start, t.row_class, other, key)
+        if entry < 0:
+            continue
+        weight[entry, FORWARD_SHORT] -= times * SHORT_DECAY[p]
+        weight[entry, FORWARD_LONG] -= times * LONG_DECAY[p]
+        weight[entry, BACKWARD_LONG] -= times * LONG_DECAY[p]
+        weight[entry, DIRECT] -= times if p == 0 else 0.0
+        weight[entry, TOGETHER] -= times if p < fresh else 0.0
+        for f in range(LATEST):
+            weight[entry, f] = max(weight[entry, f], np.float32(0.0))
+        if strength(weight, entry) <= 0.0:
+            t.pair_item[entry] = -1
+
+
+@compiled
 def forget_item(t: Tables, item: int) -> None:
     """Remove the item from its neighbours' rows, and give its row back."""
     start = t.row_start[item]

@@ -21,6 +21,7 @@ class PastEvent(NamedTuple):
     ts: int
     session_id: str = ""
     price: float | None = None
+    sentiment: float | None = None  # of a review
 
 
 Histories = dict[str, list[PastEvent]]  # by user, oldest event first

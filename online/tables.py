@@ -65,9 +65,10 @@ class Tables(NamedTuple):
     user_key: np.ndarray  # (U,) i4 slot with its generation
     user_page: np.ndarray  # (U,) i4 newest page, -1 none
     user_n: np.ndarray  # (U,) i4 events kept
+    dislikes: np.ndarray  # (U,) i1: 1 when something was disliked
     # pages
     page_older: np.ndarray  # (G,) i4
-    page_item: np.ndarray  # (G, PAGE) i4 key of the item, -1 none
+    page_item: np.ndarray  # (G, PAGE) i4 key of the item, -1 none, or `against` a disliked one
     page_type: np.ndarray  # (G, PAGE) i1 index into EVENT_TYPES
     page_price: np.ndarray  # (G, PAGE) i1 bucket of the price, 0 none
     page_ts: np.ndarray  # (G, PAGE) i8
@@ -110,6 +111,7 @@ def new_tables(items: int, users: int, pages: int, pairs: int) -> Tables:
         user_key=np.arange(users, dtype=np.int32),
         user_page=np.full(users, -1, np.int32),
         user_n=np.zeros(users, np.int32),
+        dislikes=np.zeros(users, np.int8),
         page_older=np.full(pages, -1, np.int32),
         page_item=np.full((pages, PAGE), -1, np.int32),
         page_type=np.zeros((pages, PAGE), np.int8),
@@ -154,7 +156,7 @@ ITEM_TABLES = (
     "hidden", "available", "shown", "row_start", "row_class", "recent", "recent_n",
 )  # fmt: skip
 PAIR_TABLES = ("pair_item", "pair_weight")
-USER_TABLES = ("user_page", "user_n")
+USER_TABLES = ("user_page", "user_n", "dislikes")
 PAGE_TABLES = (
     "page_older", "page_item", "page_type", "page_price", "page_ts", "page_event", "page_session",
 )  # fmt: skip
@@ -193,6 +195,8 @@ def restored(state: State) -> Tables:
                 state["taken"] > 0, state["first_tick"], -1
             )
             continue
+        if name == "dislikes" and name not in state:  # an older freshrec knew none
+            continue
         kept, ours = state[name], getattr(t, name)
         if name == "row_free":
             ours[:, : kept.shape[1]] = kept
@@ -220,6 +224,17 @@ def next_generation(key: int) -> int:
     """
     generation = ((key >> SLOT_BITS) + 1) % GENERATIONS
     return (generation << SLOT_BITS) | (key & SLOT_MASK)
+
+
+@compiled
+def against(key: int) -> int:
+    """How a history holds an item that the user disliked: whoever looks for items finds none. It is
+    its own inverse.
+
+    >>> against(7), against(against(7))
+    (-9, 7)
+    """
+    return -2 - key
 
 
 def grow_items(t: Tables, rows: int) -> Tables:

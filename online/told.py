@@ -17,6 +17,7 @@ class Told(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ts: int
     session_id: str | None = None
     price: float | None = None
+    sentiment: float | None = None
 
 
 class Rankers(msgspec.Struct, array_like=True):

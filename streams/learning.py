@@ -22,6 +22,7 @@ from streams.ahead import AtOnce, TakesAhead
 from streams.codec import Fault, decode_event, decode_item, encode, unquoted
 from streams.core_process import CoreLost, CoreRaised
 from streams.recall import Recall
+from streams.reviews import judged
 from streams.text_service import TextService, Understood
 from streams.texts import queries_of
 
@@ -146,7 +147,7 @@ class Learner:
         if forget and self._erasures is not None and self._erasures.repeated(event):
             ready.learned.repeated += 1
             return
-        ready.batch.append(Delivery(event, m.topic, m.partition, m.offset, m.produced_ms))
+        ready.batch.append(Delivery(judged(event), m.topic, m.partition, m.offset, m.produced_ms))
         ready.raw[m.topic, m.partition, m.offset] = raw
 
     def _refused(self, m: Message, reason: str) -> DeadLetter:

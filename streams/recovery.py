@@ -26,6 +26,7 @@ from online.events import Delivery, Event, Item
 from online.step import Core, Step, Turn
 from online.texts import TextVector, query_name
 from streams.core_process import CoreLost
+from streams.reviews import judged
 from streams.texts import queries_of, query_text, text_key
 
 log = get_log("recovery")
@@ -313,4 +314,4 @@ def _delivery(row: tuple[Any, ...]) -> Delivery:
         text=row[10], slate_id=row[11] or None, position=row[12],
         context=msgspec.json.decode(context) if context else None,
     )  # fmt: skip
-    return Delivery(event, row[14], row[15], row[16], row[17])
+    return Delivery(judged(event), row[14], row[15], row[16], row[17])

@@ -19,6 +19,7 @@ from online.events import Delivery, Event, Item
 from online.step import PastEvent, Step
 from online.texts import TextVector
 from streams.assembly import make_core
+from streams.reviews import judged
 from streams.texts import TextReader, queries_of
 
 TOPIC = "replay"
@@ -47,6 +48,7 @@ class MemoryHistory:
                 event.ts,
                 event.session_id or "",
                 event.price,
+                event.sentiment,
             )
             kept = self._events.setdefault(event.user_id, [])
             if event.type == "forget":  # all that came before, whatever its time
@@ -95,7 +97,8 @@ class Replay:
     def feed(self, events: list[Event]) -> Step:
         """Step one batch, whose newest event gives the time."""
         batch = [
-            Delivery(event, TOPIC, 0, self.offset + i, event.ts) for i, event in enumerate(events)
+            Delivery(judged(event), TOPIC, 0, self.offset + i, event.ts)
+            for i, event in enumerate(events)
         ]
         if self._reader is not None and (queries := queries_of(events)):
             self.core.put_texts(self._reader.of_queries(queries))

@@ -97,7 +97,16 @@ def _events(works: Sequence[Work], who: Who) -> Iterator[Word]:
     size = 0
     for work in works:
         told = [
-            Told(e.event_id, e.type, SHADOW + e.user_id, e.item_id, e.ts, e.session_id, e.price)
+            Told(
+                e.event_id,
+                e.type,
+                SHADOW + e.user_id,
+                e.item_id,
+                e.ts,
+                e.session_id,
+                e.price,
+                e.sentiment,
+            )  # fmt: skip
             for e in (d.event for d in work.learned.step.accepted)
             if e.type in _TOLD
         ]

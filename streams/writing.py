@@ -31,7 +31,7 @@ from streams.producer import Producer
 # the journal first, then what people wait for; what is only kept or counted may come later
 # (and before the journal, what is read of texts: once journalled it is not read again)
 SOON = ("text_vectors", "item_texts", "journal", "events", "items", "recommendations")
-LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors")
+LATER = ("slates", "metrics", "dead_letters", "user_vectors", "item_vectors", "opinions")
 # of these only the newest row of each key is ever read, and a row is large
 NEWEST = {"user_vectors", "item_vectors"}
 

@@ -47,9 +47,9 @@ class Scripted:
 
 
 def test_a_server_that_was_updated_gets_what_it_could_not_have() -> None:
-    old, new = Scripted("18.16.1", []), Scripted("24.8.1.1", [1, 2, 5, 6, 8, 9])
+    old, new = Scripted("18.16.1", []), Scripted("24.8.1.1", [1, 2, 5, 6, 8, 9, 10])
     everywhere = ["0001_tables", "0002_views", "0005_vectors", "0006_journal", "0008_erasures",
-                  "0009_texts"]  # fmt: skip
+                  "0009_texts", "0010_opinions"]  # fmt: skip
     assert migrate(old, "here") == everywhere
     assert migrate(new, "here") == ["0003_retention", "0004_small_blocks", "0007_journal_retention"]
     assert any("MODIFY TTL" in s for s in new.statements)
