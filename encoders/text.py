@@ -11,7 +11,6 @@ weights, which are no faster, one in six of an item's ten nearest is another).
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.adapter import adapted, digest_of, unadapted
 from encoders.devices import Device
 from encoders.text_config import BUNDLED, TextConfig, TextModelError
 from encoders.wording import plain
@@ -35,9 +35,11 @@ class TextEncoder:
         """Raises TextModelError."""
         self._config = config
         self._device = Device.named(config.device)
-        place = _place(config.model)
-        self._tokenizer, self._model = _loaded(place, config)
-        self.name = f"{config.model}@{_fingerprint(place, config)}"
+        base = unadapted(config)
+        place = place_of(base.model)
+        self._tokenizer, model = loaded(place, base)
+        self._model, version = adapted(model, _fingerprint(place, base), config)
+        self.name = f"{config.model}@{version}"
         self.width = int(self._model.config.hidden_size)
         self.precision = _precision(config.precision, self._device)
         self._model.to(self._device.torch, getattr(torch, self.precision)).eval()
@@ -51,7 +53,7 @@ class TextEncoder:
         found = np.zeros((len(texts), self.width), np.float32)
         for rows, batch in self._batches(texts):
             hidden = self._model(**batch).last_hidden_state.float()
-            found[rows] = _pooled(hidden, batch["attention_mask"]).cpu().numpy()
+            found[rows] = pooled(hidden, batch["attention_mask"]).cpu().numpy()
         return found
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
@@ -82,14 +84,14 @@ def _precision(wanted: str, device: Device) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
     """The mean (N, D) over the words of hidden states (N, L, D), made one long."""
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
     return nn.functional.normalize(mean.float(), dim=-1)
 
 
-def _place(model: str) -> str:
+def place_of(model: str) -> str:
     """The folder of a model, or its hub id."""
     if model == BUNDLED:
         found = importlib.util.find_spec(_WHEEL)
@@ -102,7 +104,7 @@ def _place(model: str) -> str:
     return model
 
 
-def _loaded(place: str, config: TextConfig) -> tuple[Any, Any]:
+def loaded(place: str, config: TextConfig) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer  # 2 s, which those without text do not wait
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -131,8 +133,4 @@ def _fingerprint(place: str, config: TextConfig) -> str:
     weights = Path(place) / "model.safetensors"
     if not weights.is_file():
         return config.revision or "main"
-    digest = hashlib.blake2b(digest_size=6)
-    with weights.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return digest_of(weights)
