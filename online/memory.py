@@ -250,8 +250,9 @@ class Memory:
         x.price[slot] = math.log(item.price) if item.price and item.price > 0 else np.nan
 
     def without_text(self) -> list[str]:
-        scale = self.texts.scale
-        return [name for name in self._catalogue if scale[self.items.get(name)] == 0.0]
+        slots = {name: self.items.get(name) for name in self._catalogue}
+        none = [name for name, slot in slots.items() if self.texts.scale[slot] == 0.0]
+        return sorted(none, key=lambda name: -self.tables.taken[slots[name]])
 
     def put_texts(self, vectors: Iterable[TextVector]) -> None:
         """What items' texts, and queries, say. Of items that are not held nothing is kept."""

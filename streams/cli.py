@@ -26,13 +26,14 @@ from streams.commands import (
     run,
     search,
     train,
+    tune_text,
 )
 from streams.commands.common import Failure, UsageFault
 
 # by name: importing the modules that define them would make every command slow to start
 USAGE = {"LogError", "ConfigError", "SettingsError", "DeviceError", "TextModelError"}
 FAILURES = {"WarehouseError", "BrokerError", "BrokerUnreachable", "SqlError", "PlotError",
-            "BenchError", "CheckpointError", "TrainingError", "TrainerLost",
+            "BenchError", "CheckpointError", "TrainingError", "TuningError", "TrainerLost",
             "TrainerRefused", "TextLost"}  # fmt: skip
 
 app = typer.Typer(
@@ -70,7 +71,7 @@ def freshrec(
 for command in (
     demo.demo, run.up, produce.produce, query.recommend, search.search, search.similar,
     query.query, forget.forget,
-    backtest.backtest, compare.compare, train.train, check.check, audit.audit, run.worker,
+    backtest.backtest, compare.compare, train.train, tune_text.tune_text, check.check, audit.audit, run.worker,
     run.migrate,
 ):  # fmt: skip
     app.command()(command)

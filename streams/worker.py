@@ -234,12 +234,11 @@ class Worker:
         """Have search know the catalogue, and texts read that no state knows."""
         items = await asyncio.to_thread(warehouse.catalogue)
         self._desk.change(items, [])
-        if texts is not None:
-            silent = set(await asyncio.to_thread(core.without_text))
-            unread = {item.item_id for item in await asyncio.to_thread(texts.unread, items)}
-            lost = (item for item in items if item.item_id in silent and text_of(item))
-            pipeline.read(lost)  # those that say nothing stay silent
-            pipeline.read(item for item in items if item.item_id in unread)
+        if texts is not None:  # after a change of the model this is all: what counts most first
+            by_id = {item.item_id: item for item in items}
+            silent = (by_id.get(name) for name in await asyncio.to_thread(core.without_text))
+            pipeline.read(item for item in silent if item and text_of(item))
+            pipeline.read(await asyncio.to_thread(texts.unread, items))
 
     async def _watch(
         self, app: Any, pipeline: Pipeline, intake: Intake, core: CoreProcess, watch: BrokerWatch,
