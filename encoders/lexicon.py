@@ -90,19 +90,22 @@ class Lexicon:
 
     def put(self, texts: Iterable[tuple[str, str]]) -> None:
         """These items' texts are now so; their ids can be found too."""
+        self.change(texts, ())
+
+    def drop(self, names: Iterable[str]) -> None:
+        """These are no items any more."""
+        self.change((), names)
+
+    def change(self, texts: Iterable[tuple[str, str]], gone: Iterable[str]) -> None:
+        """Both at once."""
         with self._lock:
+            for name in gone:
+                self._writer.delete_documents_by_term("id", name)
             for name, text in texts:
                 self._writer.delete_documents_by_term("id", name)
                 forms = " ".join(self._forms.analyze(_spaced(f"{name} {text}", apart=True)))
                 stems = " ".join(self._stems.analyze(forms))
                 self._writer.add_document(tantivy.Document(id=name, forms=forms, stems=stems))
-            self._commit()
-
-    def drop(self, names: Iterable[str]) -> None:
-        """These are no items any more."""
-        with self._lock:
-            for name in names:
-                self._writer.delete_documents_by_term("id", name)
             self._commit()
 
     def search(self, query: str, most: int = 120) -> dict[str, float]:

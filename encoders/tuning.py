@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from encoders.devices import Device
-from encoders.text_config import MULTILINGUAL, TextConfig, TextModelError
+from encoders.text_config import TextConfig
 from encoders.text_models import loaded, place_of, pooled
 from encoders.wording import plain
 
@@ -29,7 +29,7 @@ READ_AT_ONCE = 64
 @dataclass(frozen=True)
 class TuningConfig:
     rank: int = 8  # of the products that are learned
-    scale: float = 16.0  # an adapter is multiplied by scale / rank
+    scale: int = 16  # an adapter is multiplied by scale / rank
     dropout: float = 0.1
     rate: float = 2e-4
     decay: float = 0.01  # of weights, at each step, times the rate
@@ -247,7 +247,7 @@ class Negatives:
 def ranks(a: np.ndarray, items: np.ndarray, right: np.ndarray, own: np.ndarray) -> np.ndarray:
     """The rank (N,) of each text's item among all by the product of vectors; ties count half.
 
-    a: (N, D); items: (I, D); right: (N,) the items' rows; own: (N,) rows that are left out, -1: none
+    a: (N, D); items: (I, D); right: (N,) the items' rows; own: (N,) rows left out, -1: none
     """
     found = np.empty(len(a))
     for at in range(0, len(a), 512):

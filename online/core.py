@@ -18,6 +18,7 @@ from online.memory import PART, Memory, MemoryConfig
 from online.nearest import Index, Nearest
 from online.nearness import RANK, TOP_10
 from online.observe import NEGATIVE
+from online.projection import Projection
 from online.quality import Quality
 from online.rehearsal import rehearse
 from online.rows import slate_row, vector_rows
@@ -89,6 +90,7 @@ class Recommender:
         self._lists = 0  # in the block
         self._quality = Quality()
         self._exchange = RankerExchange(self._contest, config.share) if config.share else None
+        self._projection = Projection()
         self._untold: list[np.ndarray] = []  # items whose new vectors the others do not have
         self._aside = Step()  # what came of events that were only heard of
         self._nearest = Nearest(index, config.encoder.exact_items, AT_ONCE)
@@ -264,7 +266,8 @@ class Recommender:
         vectors = np.frombuffer(said.vectors, np.float32).reshape(len(slots), -1)
         bias, held = np.frombuffer(said.bias, np.float32), slots >= 0
         made = Publication(said.version, dense, slots[held], vectors[held], bias[held], 0.0, 0)
-        self._teaching.adopt(memory.sequences, made, self._nearest.publish)
+        self._projection.learned(made.item)
+        self._teaching.adopt(memory.sequences, made, self._adopted)
 
     def drop_users(self) -> None:
         """Hold nobody any more: others may have served them since."""
@@ -273,16 +276,27 @@ class Recommender:
                 self._memory.drop_user(user)
 
     def _changed(self, q: Sequences, slots: np.ndarray) -> None:
-        self._nearest.publish(q, slots)
+        self._nearest.publish(q, np.union1d(slots, self._project(q, slots)))
         if self._exchange is not None:
             self._untold.append(slots)
+
+    def _adopted(self, q: Sequences, slots: np.ndarray) -> None:
+        self._nearest.publish(q, np.union1d(slots, self._project(q, slots[:0])))
+
+    def _project(self, q: Sequences, learned: np.ndarray) -> np.ndarray:
+        """Items that were not learned, and have vectors now that come from their texts."""
+        memory = self._memory
+        if not self.config.encoder.project:
+            return learned[:0]
+        return self._projection.apply(memory.tables, memory.texts, q, memory.items.rows, learned)
 
     def _new_weights(self) -> Weights | None:
         if not self._untold or self._teaching is None or self.config.encoder.follows:
             return None
         slots, self._untold = np.unique(np.concatenate(self._untold)), []
         memory = self._memory
-        return weights_of(memory.sequences, self._teaching.version, slots, memory.items.ids)
+        ids, learned = memory.items.ids, self._projection.is_learned(memory.items.rows)
+        return weights_of(memory.sequences, self._teaching.version, slots, ids, learned)
 
     def _learn(self, batch: list[Delivery], step: Step) -> list[float]:
         """Score, then learn; the targets' ranks by popularity."""
@@ -436,6 +450,7 @@ class Recommender:
             "block": {**self._block._asdict(), "lists": self._lists},
             "teaching": self._teaching.state() if self._teaching is not None else None,
             "exchange": self._exchange.state() if self._exchange is not None else None,
+            "projection": self._projection.state(),
         }
 
     def save_trainer(self, place: str) -> bool:
@@ -455,6 +470,8 @@ class Recommender:
                 self._exchange.restore(state["exchange"])
             else:
                 self._exchange.join()
+        if "projection" in state:
+            self._projection.restore(state["projection"])
         block = state["block"]
         if block["x"].shape == self._block.x.shape:
             for name, array in self._block._asdict().items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from online.candidates import CANDIDATES, SESSION_MS, propose
 from online.compiled import compiled
-from online.features import FEATURES, Scratch
+from online.features import FEATURES, MOST_ROWS, Scratch
 from online.history import FORGET, NEW, append, drop_user, find, newest, newest_ts, take_back
 from online.observe import NEGATIVE, dislike, observe, search
 from online.sequence import Sequences, follow, known, release
@@ -20,6 +20,7 @@ from online.tables import ITEMS_KNOWN, TICK, Tables, against
 from online.texts import Texts
 
 ROWS = CANDIDATES + 1  # rows that one list may take: the candidates and a target none proposed
+assert ROWS == MOST_ROWS
 INTERACTION, TARGET, SEARCHED = 1, 2, 4  # what an event is: bits of Batch.role
 
 

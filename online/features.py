@@ -100,6 +100,7 @@ TICKS = len(TICK_HALF_LIVES)
 LEAST = -16.0  # log probability of an item that the encoder does not know
 LAST_RANK = -math.log(257.0)
 NEWEST_TEXTS = 20  # items and queries of the user whose texts count
+MOST_ROWS = 257  # rows that one list may take: `online.engine.ROWS`
 WALK_USERS = 96  # similar users whose items are walked
 FLOOR = -12.0  # log2 of the smallest decayed count that still differs from nothing
 
@@ -129,6 +130,8 @@ class Scratch(NamedTuple):
     text_scale: np.ndarray  # (NEWEST_TEXTS,) f4
     text_item: np.ndarray  # (NEWEST_TEXTS,) i4 slot, -1 none
     text_kind: np.ndarray  # (NEWEST_TEXTS,) i1
+    newest_text: np.ndarray  # (NEWEST_TEXTS, T) f4 the same, for products
+    cand_text: np.ndarray  # (MOST_ROWS, T) f4
 
 
 def new_scratch(items: int, users: int, history: int, width: int, text: int = 0) -> Scratch:
@@ -156,6 +159,8 @@ def new_scratch(items: int, users: int, history: int, width: int, text: int = 0)
         text_scale=np.zeros(NEWEST_TEXTS, np.float32),
         text_item=np.zeros(NEWEST_TEXTS, np.int32),
         text_kind=np.zeros(NEWEST_TEXTS, np.int8),
+        newest_text=np.zeros((NEWEST_TEXTS, text), np.float32),
+        cand_text=np.zeros((MOST_ROWS, text), np.float32),
     )
 
 

@@ -106,27 +106,35 @@ def put_first(s: Scratch, m: int, vector: np.ndarray, scale: np.float32) -> int:
 
 
 @compiled
+def _copied(vector: np.ndarray, which: np.ndarray, n: int, out: np.ndarray) -> None:
+    """Rows (n, T) of whole numbers, as floats."""
+    for c in range(n):
+        j = which[c]
+        for k in range(vector.shape[1]):
+            out[c, k] = vector[j, k]
+
+
+@compiled
 def _cosines(
-    vector: np.ndarray, scale: np.ndarray, text: np.ndarray, text_scale: np.ndarray,
-    items: np.ndarray, m: int, cand: np.ndarray, rows: int, out: np.ndarray,
+    s: Scratch, vector: np.ndarray, scale: np.ndarray, m: int, cand: np.ndarray, rows: int,
+    out: np.ndarray,
 ) -> None:  # fmt: skip
     """out (rows, m): how alike each candidate is to each of the m newest; 2 where it is the same.
 
-    0 where one of them has no text.
+    0 where one of them has no text (its scale is 0). Products of whole numbers of 8 bits are exact
+    in single precision, whatever the order that BLAS adds them in (up to 1,040 of them), and BLAS
+    takes less than half the time of a loop over bytes.
     """
-    width = vector.shape[1]
+    if m == 0:
+        return
+    _copied(vector, cand, rows, s.cand_text)
+    _copied(s.text, np.arange(m), m, s.newest_text)
+    product = np.dot(s.cand_text[:rows], s.newest_text[:m].T)
     for c in range(rows):
         j = cand[c]
         for p in range(m):
-            i = items[p]
-            if i == j:
-                out[c, p] = 2.0
-                continue
-            total = np.int32(0)
-            if text_scale[p] > 0.0 and scale[j] > 0.0:
-                for k in range(width):
-                    total += np.int32(text[p, k]) * np.int32(vector[j, k])
-            out[c, p] = np.float32(total) * (text_scale[p] * scale[j])
+            same = s.text_item[p] == j
+            out[c, p] = 2.0 if same else product[c, p] * (s.text_scale[p] * scale[j])
 
 
 @compiled
@@ -253,7 +261,7 @@ def write(
     for c in range(rows):
         x[c, RANK] = x[c, COLD_RANK] = LAST_RANK
         cold[c] = t.taken[cand[c]] < COLD
-    _cosines(texts.vector, texts.scale, s.text, s.text_scale, s.text_item, m, cand, rows, cosine)
+    _cosines(s, texts.vector, texts.scale, m, cand, rows, cosine)
     rare = np.empty(NEWEST_TEXTS, np.float32)
     for p in range(m):
         rare[p] = RARE + t.rarity[s.text_item[p]] if s.text_item[p] >= 0 else np.float32(1.0)

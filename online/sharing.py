@@ -98,13 +98,14 @@ class RankerExchange:
         self._contest.scaler.pool(list(self._moments.values()))
 
 
-def weights_of(q: Sequences, version: int, slots: Array, ids: list[str]) -> Weights:
+def weights_of(q: Sequences, version: int, slots: Array, ids: list[str], learned: Array) -> Weights:
     """The serving weights as they are told, with the vectors of some items and, in turn, of others.
 
-    slots: (N,) items whose vectors are new; ids: of every slot.
+    slots: (N,) items whose vectors are new; ids: of every slot; learned: (I,) of which vectors not
+    from texts alone.
     """
     turn = np.arange(version % REFRESHED, len(ids), REFRESHED)
-    told = np.union1d(slots[slots < len(ids)], turn[q.bias[turn] != NOWHERE])
+    told = np.union1d(slots[slots < len(ids)], turn[(q.bias[turn] != NOWHERE) & learned[turn]])
     return Weights(
         version,
         [weights.tobytes() for weights in q.dense],

@@ -45,6 +45,7 @@ class EncoderConfig:
     start: str = ""  # folder of a checkpoint to start from
     share: float = 0.25  # of the trainer's time, live: it rests between lessons; 0: no lessons
     device: str = "auto"  # auto, cpu, cuda or mps: where training runs
+    project: bool = True  # items without a vector get one from their texts
     vectors: bool = True  # users' and items' vectors are part of what is written
     follows: bool = False  # another worker trains it, and tells
     until: int = 0  # events after which nothing is learned any more; 0: no end

@@ -24,11 +24,12 @@ class ChildGone(Exception):
 class Child:
     """`python -m MODULE ARGUMENTS` as a child that ends when we do. One caller at a time."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, leave: tuple[int, ...] = ()) -> None:
+        """leave: descriptors that the child has too."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            preexec_fn=end_with_parent(signal.SIGKILL),
+            preexec_fn=end_with_parent(signal.SIGKILL), pass_fds=leave,
         )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         self._into, self._out = self._process.stdin, self._process.stdout

@@ -1,8 +1,12 @@
-"""The core's process: `python -m streams.core_child MODULE:CORE` answers calls from stdin."""
+"""The core's process: `python -m streams.core_child MODULE:CORE R W` answers calls from stdin.
+
+R, W: descriptors of questions and their answers, which are given between two calls.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pkgutil
 import queue
@@ -42,6 +46,7 @@ from streams.process import spare_garbage_collection
 from streams.trainer_process import TrainerLost
 
 Searched = tuple[TextVector, str, dict[str, float], str, int, int | None, bool]
+MOST_ASKED = 64  # questions that wait here
 BELOW_WORKER = 10  # niceness: what hands rows on must not wait behind what computes
 
 
@@ -110,6 +115,17 @@ class CoreServer:
             raise  # no event's fault: were it answered, good events would become dead letters
         except Exception as error:
             self._refusing = True
+            said = f"{type(error).__name__}: {error}"
+            return Answer(Outcome.RAISED, msgspec.Raw(encode(said)))
+
+    def reply(self, question: Call) -> Answer:
+        """What the core says to a question, which changes nothing, between two calls."""
+        try:
+            method: Callable[[msgspec.Raw], Any] = getattr(self, f"on_{question.method}")
+            return Answer(Outcome.DONE, msgspec.Raw(encode(method(question.arguments))))
+        except MemoryError:
+            raise
+        except Exception as error:
             said = f"{type(error).__name__}: {error}"
             return Answer(Outcome.RAISED, msgspec.Raw(encode(said)))
 
@@ -229,7 +245,32 @@ class CoreServer:
         return self._core.quality()
 
 
-def serve(make: Callable[[RecommenderConfig], Hosted]) -> None:
+class Line:
+    """Calls as they come, and questions, which go before them."""
+
+    def __init__(self) -> None:
+        # more calls do not come before an answer; whoever asks waits
+        self._line: queue.PriorityQueue[tuple[bool, int, Call | None]] = queue.PriorityQueue(
+            AHEAD + MOST_TOLD + 1 + MOST_ASKED
+        )
+        self._number = itertools.count()
+
+    def read(self, pipe: IO[bytes], calls: bool) -> None:
+        """Take what comes off the pipe, so that the worker's sending never waits for us."""
+        try:
+            while (call := receive(pipe, Call)) is not None:
+                self._line.put((calls, next(self._number), call))
+        finally:
+            if calls:
+                self._line.put((True, next(self._number), None))
+
+    def next(self) -> tuple[bool, Call | None]:
+        """Is it a call (or a question), and which; None at the end."""
+        calls, _, call = self._line.get()
+        return calls, call
+
+
+def serve(make: Callable[[RecommenderConfig], Hosted], asked: int, answered: int) -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when we end
         signal.signal(number, signal.SIG_IGN)
@@ -237,29 +278,25 @@ def serve(make: Callable[[RecommenderConfig], Hosted]) -> None:
     into = os.fdopen(os.dup(0), "rb")
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    server = CoreServer(make)
+    questions, answers = os.fdopen(asked, "rb"), os.fdopen(answered, "wb")
+    server, line = CoreServer(make), Line()
     spare_garbage_collection()
-    calls: queue.Queue[Call | None] = queue.Queue(
-        AHEAD + MOST_TOLD + 1
-    )  # no more come before an answer
-    threading.Thread(target=_read, args=(into, calls), name="read", daemon=True).start()
+    for pipe, calls in ((into, True), (questions, False)):
+        threading.Thread(target=line.read, args=(pipe, calls), name="read", daemon=True).start()
     with contextlib.suppress(BrokenPipeError), out:  # nobody wants the answer any more
-        while (call := calls.get()) is not None:
+        while True:
+            is_call, call = line.next()
+            if call is None:
+                break
             try:
-                if (answer := server.answer(call)) is not None:
+                if not is_call:
+                    with contextlib.suppress(BrokenPipeError):
+                        send(answers, server.reply(call))
+                elif (answer := server.answer(call)) is not None:
                     send(out, answer)
             except TrainerLost as error:
                 sys.exit(str(error))
 
 
-def _read(into: IO[bytes], calls: queue.Queue[Call | None]) -> None:
-    """Take calls off the pipe as they come, so that the worker's sending never waits for us."""
-    try:
-        while (call := receive(into, Call)) is not None:
-            calls.put(call)
-    finally:
-        calls.put(None)
-
-
 if __name__ == "__main__":
-    serve(pkgutil.resolve_name(sys.argv[1]))
+    serve(pkgutil.resolve_name(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

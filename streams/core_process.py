@@ -22,13 +22,8 @@ from online.step import PastEvent, Recommendation, Reject, Step, Turn
 from online.texts import TextVector
 from online.told import Rankers, Told, Weights
 from streams.child import Child, ChildGone
-from streams.core_protocol import (
-    AHEAD,
-    MOST_TOLD,
-    Outcome,
-    Stepped,
-    decode,
-)
+from streams.core_protocol import AHEAD, MOST_TOLD, Outcome, Stepped, decode
+from streams.questions import Questions, Unanswered
 
 ITEMS_AT_ONCE = 5_000
 TEXTS_AT_ONCE = 64
@@ -61,7 +56,10 @@ class CoreProcess:
         self._sent: collections.deque[list[Delivery]] = collections.deque()
         self._quality: dict[str, Any] = {}
         self._told = 0  # since the last answer
-        self._child = Child("streams.core_child", core)
+        self._questions = Questions()
+        theirs = self._questions.theirs
+        self._child = Child("streams.core_child", core, *map(str, theirs), leave=theirs)
+        self._questions.begin()
         try:
             self._ask("configure", type(None), config)
         except CoreRaised as fault:  # a setting of the encoder's, such as its checkpoint
@@ -156,13 +154,23 @@ class CoreProcess:
         self, query: TextVector, text: str, lexical: Mapping[str, float], user_id: str,
         now_ms: int, k: int | None = None, personal: bool = True,
     ) -> tuple[Recommendation, ...]:  # fmt: skip
-        asked = (query, text, dict(lexical), user_id, now_ms, k, personal)
-        return self._ask("search", tuple[Recommendation, ...], asked)
+        """May be asked at any time, from any thread: it is answered before the next call."""
+        return self._question("search", (query, text, dict(lexical), user_id, now_ms, k, personal))
 
     def similar(
         self, item_id: str, by: str, now_ms: int, k: int | None = None
     ) -> tuple[Recommendation, ...]:
-        return self._ask("similar", tuple[Recommendation, ...], (item_id, by, now_ms, k))
+        """As `search`."""
+        return self._question("similar", (item_id, by, now_ms, k))
+
+    def _question(self, method: str, arguments: Any) -> tuple[Recommendation, ...]:
+        try:
+            answer = self._questions.ask(method, arguments)
+        except Unanswered:
+            raise CoreLost(f"the core's process {self.pid} is gone at {method!r}") from None
+        if answer.outcome is not Outcome.DONE:
+            raise CoreRaised(decode(answer.value, type=str))
+        return decode(answer.value, type=tuple[Recommendation, ...])
 
     def without_text(self) -> list[str]:
         """Items of the catalogue of whose texts nothing is known."""
@@ -222,6 +230,7 @@ class CoreProcess:
 
     def close(self) -> None:
         """End the child; it is given a few seconds. One that ended before is fine."""
+        self._questions.close()
         self._child.close()
 
     def _step(self, batch: list[Delivery], done: Stepped) -> Step:

@@ -9,8 +9,10 @@ Answers change nothing: send the event `search` for a query to count.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -37,6 +39,7 @@ MOST = 100  # recommendations of an answer
 WAITING = 64  # questions at the same time; more are refused
 ANSWER_S = 5.0
 AT_ONCE = 500  # items that are added to the words together
+REST_S = 0.2  # after a few
 
 
 class Desk:
@@ -45,16 +48,18 @@ class Desk:
     def __init__(self, pseudonyms: Pseudonyms | None = None) -> None:
         self._pseudonyms = pseudonyms
         self._core: CoreProcess | None = None
-        self._pipeline: Pipeline | None = None
         self._texts: TextService | None = None
         self._words = Lexicon()
         self._titles: dict[str, str] = {}
+        self._changes: dict[str, Item | None] = {}  # that the words lack; None: it is gone
+        self._indexed = True
+        self._changing = threading.Lock()
         self._indexing = ThreadPoolExecutor(1, "words")
-        self._asking = ThreadPoolExecutor(4, "search")
+        self._asking = ThreadPoolExecutor(8, "search")
         self._here = 0  # questions
 
     def open(self, core: CoreProcess, pipeline: Pipeline, texts: TextService | None) -> None:
-        self._core, self._pipeline, self._texts = core, pipeline, texts
+        self._core, self._texts = core, texts
         pipeline.catalogue_changed = self.change
 
     def close(self) -> None:
@@ -69,22 +74,33 @@ class Desk:
 
     def change(self, items: Sequence[Item], gone: Sequence[str]) -> None:
         """These are items now, as they are here; those are gone. Does not wait."""
-        for at in range(0, len(items), AT_ONCE):
-            self._index(self._put, list(items[at : at + AT_ONCE]))
-        if gone:
-            self._index(self._drop, list(gone))
+        with self._changing:
+            self._changes.update({item.item_id: item for item in items})
+            self._changes.update(dict.fromkeys(gone))
+            idle, self._indexed = self._indexed, False
+        if idle:
+            self._indexing.submit(self._index).add_done_callback(_logged)
 
-    def _index(self, change: Callable[[list[Any]], None], what: list[Any]) -> None:
-        self._indexing.submit(change, what).add_done_callback(_logged)
+    def _index(self) -> None:
+        """Bring the words up to date. A commit costs 16 ms, however little it brings: so there is
+        a pause after a small one."""
+        while some := self._next_changes():
+            items = [item for item in some.values() if item is not None]
+            gone = [item_id for item_id, item in some.items() if item is None]
+            self._titles.update({item.item_id: item.title for item in items})
+            for item_id in gone:
+                self._titles.pop(item_id, None)
+            self._words.change([(item.item_id, text_of(item)) for item in items], gone)
+            if len(some) < AT_ONCE:
+                time.sleep(REST_S)
 
-    def _put(self, items: list[Item]) -> None:
-        self._titles.update({item.item_id: item.title for item in items})
-        self._words.put((item.item_id, text_of(item)) for item in items)
-
-    def _drop(self, gone: list[str]) -> None:
-        for item_id in gone:
-            self._titles.pop(item_id, None)
-        self._words.drop(gone)
+    def _next_changes(self) -> dict[str, Item | None]:
+        with self._changing:
+            some = dict(itertools.islice(self._changes.items(), AT_ONCE))
+            for item_id in some:
+                del self._changes[item_id]
+            self._indexed = not some
+        return some
 
     # -- questions ---------------------------------------------------------------------------
 
@@ -92,7 +108,7 @@ class Desk:
         self, text: str, user: str, k: int, personal: bool = True
     ) -> list[dict[str, Any]]:
         """The k that fit `text` best; user: "" nobody's."""
-        assert self._core is not None and self._pipeline is not None
+        assert self._core is not None
         loop = asyncio.get_running_loop()
         read = loop.run_in_executor(self._asking, partial(self._read, text))
         words = loop.run_in_executor(self._asking, partial(self._words.search, text))
@@ -101,13 +117,13 @@ class Desk:
             user = self._pseudonyms.user(user)
         now_ms = time.time_ns() // 1_000_000
         call = partial(self._core.search, query, plain(text), lexical, user, now_ms, k, personal)
-        return self._shown(await self._pipeline.ask_core(call))
+        return self._shown(await loop.run_in_executor(self._asking, call))
 
     async def similar(self, item_id: str, by: str, k: int) -> list[dict[str, Any]]:
-        assert self._core is not None and self._pipeline is not None
-        now_ms = time.time_ns() // 1_000_000
+        assert self._core is not None
+        loop, now_ms = asyncio.get_running_loop(), time.time_ns() // 1_000_000
         call = partial(self._core.similar, item_id, by, now_ms, k)
-        return self._shown(await self._pipeline.ask_core(call))
+        return self._shown(await loop.run_in_executor(self._asking, call))
 
     def _read(self, text: str) -> TextVector:
         if self._texts is not None:

@@ -6,6 +6,7 @@ thread, because the core takes one caller at a time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
@@ -262,31 +263,42 @@ class Learner:
     def announce(self, messages: list[Message]) -> Learned:
         """Apply one batch of the topic `items`: announcements and tombstones, in order."""
         learned = _learned_from(messages)
-        for m in messages:
-            if m.value is None:
-                self._withdraw(m, learned)
-                continue
-            item = decode_item(m.value, self._max_record_bytes)
-            if isinstance(item, Fault):
-                learned.letters.append(self._letter(m, item.reason))
-                continue
-            self._announce(m, item, learned)
+        for gone, some in itertools.groupby(messages, lambda m: m.value is None):
+            if gone:
+                for m in some:
+                    self._withdraw(m, learned)
+            else:
+                self._announce(list(some), learned)
         return learned
 
-    def _announce(self, m: Message, item: Item, learned: Learned) -> None:
-        fault = item_fault(item)
-        if fault:
-            learned.letters.append(self._letter(m, f"invalid: {fault}"))
-            return
+    def _announce(self, messages: list[Message], learned: Learned) -> None:
+        valid = []
+        for m in messages:
+            item = decode_item(m.value or b"", self._max_record_bytes)
+            if isinstance(item, Fault):
+                learned.letters.append(self._letter(m, item.reason))
+            elif fault := item_fault(item):
+                learned.letters.append(self._letter(m, f"invalid: {fault}"))
+            else:
+                valid.append((m, item))
+        together = valid and self._taken([item for _, item in valid]) == ""
+        for m, item in valid:  # one by one, if there is a bad one among them
+            fault = "" if together else self._taken([item])
+            if fault:
+                learned.letters.append(self._letter(m, f"poison: {fault}"))
+                continue
+            place = (m.topic, m.partition, m.offset, m.produced_ms)
+            learned.announcements.append(Announcement(item.item_id, item, *place))
+
+    def _taken(self, items: list[Item]) -> str:
+        """Tell the core; what it raises, "" for nothing."""
         try:
-            self.core.announce([item])
+            self.core.announce(items)
         except CoreLost:
             raise
         except Exception as error:
-            learned.letters.append(self._letter(m, f"poison: {_said(error)}"))
-            return
-        place = (m.topic, m.partition, m.offset, m.produced_ms)
-        learned.announcements.append(Announcement(item.item_id, item, *place))
+            return _said(error)
+        return ""
 
     def _withdraw(self, m: Message, learned: Learned) -> None:
         item_id = (m.key or b"").decode("utf-8", "replace")

@@ -18,12 +18,11 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from infra.log import get_log
 from infra.rows import SHARD_MASK, BatchId, next_batch
 from online.events import Item
-from streams.core_process import CoreLost
 from streams.inbox import Inbox, Taken
 from streams.keeping import Held, Keeper, Position
 from streams.learning import Learned, Learner, Message, Poisoned, Prepared
@@ -38,7 +37,8 @@ log = get_log("pipeline")
 
 WAITING = 16_000_000  # bytes, about, of learned batches that wait to be written
 WAITING_LATER = 64_000_000  # of journalled batches whose other rows wait
-TEXTS_AT_ONCE = 32  # that are read before the core is told of them
+TEXTS_AT_ONCE = 64  # that are read before the core is told of them
+COLLECTED_S = 0.2  # how long a few texts wait for more: each reading has its price, too
 LATER_S = 0.5  # how long slates, metrics and dead letters are collected
 # An insert costs about the same for one row as for hundreds, and makes a dozen files a table. So
 # after each write we rest: the longer the more came, since at high rates inserts are large, and the
@@ -70,18 +70,11 @@ class Read(NamedTuple):
     items: int
 
 
-class Asked(NamedTuple):
-    """Somebody asks the core something, and waits for what it says."""
-
-    call: Callable[[], Any]
-    answer: asyncio.Future[Any]
-
-
 class Handed(NamedTuple):
     """Users came to us whom others have served since: the core must hold nobody."""
 
 
-Task = Ready | Overheard | Handed | Read | Asked
+Task = Ready | Overheard | Handed | Read
 
 
 class Sent(NamedTuple):
@@ -180,12 +173,6 @@ class Pipeline:
         """Ask the warehouse something that a batch needs, until it answers."""
         return await self._persist(stage, call, self._preparing)
 
-    async def ask_core(self, call: Callable[[], T]) -> T:
-        """Ask the core something between two batches; `call` runs in its thread."""
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        await self._ready.put(Asked(call, answer))
-        return await answer
-
     def read(self, items: Iterable[Item]) -> None:
         """Have the texts of these items read, when there is time and a language model."""
         if self._learner.texts is None:
@@ -274,9 +261,6 @@ class Pipeline:
     async def _take_up(self, what: Task) -> None:
         if isinstance(what, Overheard):
             await self._hear(what)
-        elif isinstance(what, Asked):
-            await self._receive_all()
-            await self._answer(what)
         elif isinstance(what, Read):
             await self._receive_all()
             await in_thread(self._learning, partial(self._learner.understand, what.learned))
@@ -293,20 +277,6 @@ class Pipeline:
             self._changed({a.item_id: a.item for a in learned.announcements})
             await self._hand_on(what.taken, learned)
 
-    async def _answer(self, asked: Asked) -> None:
-        if asked.answer.done():  # nobody waits any more
-            return
-        try:
-            found = await in_thread(self._learning, asked.call)
-        except CoreLost:
-            raise
-        except Exception as error:  # a question's fault, not an event's
-            if not asked.answer.done():
-                asked.answer.set_exception(error)
-            return
-        if not asked.answer.done():
-            asked.answer.set_result(found)
-
     def _changed(self, newest: dict[str, Item | None]) -> None:
         """These items are new, other ones or gone: search must know, and texts are to be read."""
         items = [item for item in newest.values() if item is not None]
@@ -321,6 +291,8 @@ class Pipeline:
         try:
             while self._learner.texts is not None:
                 await self._to_read.wait()
+                if len(self._unread) < TEXTS_AT_ONCE:
+                    await asyncio.sleep(COLLECTED_S)
                 names = list(itertools.islice(self._unread, TEXTS_AT_ONCE))
                 items = [self._unread.pop(name) for name in names]
                 if not self._unread:

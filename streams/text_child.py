@@ -14,7 +14,7 @@ from encoders.text import TextEncoder
 from encoders.text_config import TextConfig, TextModelError
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
 
-BELOW_CORE = 12  # niceness: what learns and serves goes first
+BELOW_CORE = 4  # niceness: a query waits for it, and what reads a catalogue gives way to queries
 
 
 class TextServer:

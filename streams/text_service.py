@@ -39,8 +39,9 @@ class TextService:
     def __init__(self, model: Reads, warehouse: Warehouse) -> None:
         self.model = model.name
         self._warehouse = warehouse
-        self._queries = TextReader(model.encode_now)
         self._asked = TextReader(model.encode_now, keeps=False)
+        # what is searched for is asked first, and sent as an event a moment later
+        self._queries = TextReader(model.encode_now, beside=self._asked)
         self._items = TextReader(model.encode)
 
     def look_at(self, queries: Iterable[str]) -> list[TextVector]:

@@ -39,10 +39,13 @@ class TextReader:
     made again."""
 
     def __init__(
-        self, encode: Encode, kept: Mapping[str, bytes] | None = None, keeps: bool = True
-    ) -> None:
-        """kept: by `text_key`, vectors as bytes (f4); keeps: collect in `made` what is new."""
+        self, encode: Encode, kept: Mapping[str, bytes] | None = None, keeps: bool = True,
+        beside: TextReader | None = None,
+    ) -> None:  # fmt: skip
+        """kept: by `text_key`, vectors as bytes (f4); keeps: collect in `made` what is new; beside:
+        another one, whose vectors are not made again but count as made here."""
         self._keeps = keeps
+        self._beside = beside
         self._encode = encode
         self._kept = kept or {}
         self._held: OrderedDict[str, bytes] = OrderedDict()
@@ -55,14 +58,27 @@ class TextReader:
         found = {key: value for key in keys if key and (value := self._known(key)) is not None}
         new = {k: t for k, t in zip(keys, texts, strict=True) if k and k not in found}
         if new:
-            made = self._encode(list(new.values())).astype(np.float32)
-            fresh = {key: row.tobytes() for key, row in zip(new, made, strict=True)}
+            fresh = self._fresh(new)
             found |= fresh
             if self._keeps:
                 self.made |= fresh
         for key, value in found.items():
             self._hold(key, value)
         return [found.get(key, b"") for key in keys]
+
+    def _fresh(self, new: dict[str, str]) -> dict[str, bytes]:
+        """Vectors of these texts, by key, which we do not have."""
+        found = self._beside.held(new) if self._beside is not None else {}
+        rest = {key: text for key, text in new.items() if key not in found}
+        if rest:
+            made = self._encode(list(rest.values())).astype(np.float32)
+            found |= {key: row.tobytes() for key, row in zip(rest, made, strict=True)}
+        return found
+
+    def held(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Of these, what was asked for lately."""
+        with self._lock:
+            return {key: self._held[key] for key in keys if key in self._held}
 
     def of_items(
         self, items: Iterable[Item], progress: Callable[[int], None] = lambda count: None

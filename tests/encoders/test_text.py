@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from encoders import text_models
 from encoders.text import TextEncoder
 from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
 from encoders.wording import item_text, plain
+from tests.tiny_model import tiny_model
 
 HELLO = """hello привет γειά سلام שלום नमस्ते হ্যালো வணக்கம் హలో ಹಲೋ ഹലോ สวัสดี ສະບາຍດີ မင်္ဂလာပါ គំរូ
 გამარჯობა բարեւ ሰላም 你好 こんにちは 안녕하세요 xin chào merhaba cześć ahoj szia hei hej hallo
@@ -27,30 +27,9 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A language model of a few kilobytes, multilingual in that it reads letters, untrained."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("model")
-    letters = sorted({c.lower() for text in ODD for c in plain(text) if c.strip()})
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters]
-    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=80,
-    )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    yield folder
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    letters = {c.lower() for text in ODD for c in plain(text) if c.strip()}
+    return tiny_model(tmp_path_factory.mktemp("model"), letters)
 
 
 def test_any_text_has_a_vector_of_length_one_or_none(tiny: Path) -> None:

@@ -1,0 +1,57 @@
+"""Questions go beside calls: they are answered while batches are under way."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from online.core import RecommenderConfig
+from online.events import Delivery, Event, Item
+from streams.core_process import CoreLost, CoreProcess, CoreRaised
+
+ITEMS = [Item(item_id=f"item-{n}", title=f"thing {n}") for n in range(8)]
+
+
+def deliveries(first: int, count: int) -> list[Delivery]:
+    return [
+        Delivery(
+            Event(
+                event_id=f"e{n}", type="click", user_id=f"u{n % 3}", item_id=f"item-{n % 8}", ts=n
+            ),
+            "events", 0, n, n,
+        )
+        for n in range(first, first + count)
+    ]  # fmt: skip
+
+
+def test_questions_are_answered_while_batches_are_under_way() -> None:
+    core = CoreProcess(RecommenderConfig())
+    try:
+        core.announce(ITEMS)
+        core.step(deliveries(1, 64), 1_000)
+        core.send(deliveries(100, 64), {}, 1_000)
+        with ThreadPoolExecutor(8) as threads:
+            asked = [threads.submit(core.similar, f"item-{n}", "behaviour", 1_000, 3)
+                     for n in range(8)]  # fmt: skip
+            found = [[one.item_id for one in each.result(30)] for each in asked]
+        assert all(f"item-{n}" not in some and some for n, some in enumerate(found))
+        step = core.receive()
+        assert step is not None and len(step.accepted) == 64
+    finally:
+        core.close()
+
+
+def test_a_question_that_cannot_be_answered_harms_nothing() -> None:
+    core = CoreProcess(RecommenderConfig())
+    try:
+        core.step(deliveries(1, 8), 1_000)
+        core.send(deliveries(10, 8), {}, 1_000)
+        with pytest.raises(CoreRaised):
+            core._question("similar", ("too", "few"))
+        step = core.receive()
+        assert step is not None and len(step.accepted) == 8
+    finally:
+        core.close()
+    with pytest.raises(CoreLost):
+        core.similar("item-1", "behaviour", 1_000, 3)
