@@ -247,7 +247,7 @@ class Negatives:
 def ranks(a: np.ndarray, items: np.ndarray, right: np.ndarray, own: np.ndarray) -> np.ndarray:
     """The rank (N,) of each text's item among all by the product of vectors; ties count half.
 
-    a: (N, D); items: (I, D); right: (N,) the items' rows; own: (N,) rows that are left out, -1: none
+    a: (N, D); items: (I, D); right: (N,) the items' rows; own: (N,) rows that are left out, or -1.
     """
     found = np.empty(len(a))
     for at in range(0, len(a), 512):

@@ -70,8 +70,8 @@ def freshrec(
 for command in (
     demo.demo, run.up, produce.produce, query.recommend, search.search, search.similar,
     query.query, forget.forget,
-    backtest.backtest, compare.compare, train.train, tune_text.tune_text, check.check, audit.audit, run.worker,
-    run.migrate,
+    backtest.backtest, compare.compare, train.train, tune_text.tune_text, check.check,
+    audit.audit, run.worker, run.migrate,
 ):  # fmt: skip
     app.command()(command)
 bench.bench.command()(bench_workers.recovery)
