@@ -29,7 +29,7 @@ READ_AT_ONCE = 64
 @dataclass(frozen=True)
 class TuningConfig:
     rank: int = 8  # of the products that are learned
-    scale: float = 16.0  # an adapter is multiplied by scale / rank
+    scale: int = 16  # an adapter is multiplied by scale / rank
     dropout: float = 0.1
     rate: float = 2e-4
     decay: float = 0.01  # of weights, at each step, times the rate
