@@ -89,12 +89,14 @@ def save_adapter(folder: Path, model: Any, base: str, made: dict[str, Any]) -> N
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     form = model.peft_config["default"]
     form.base_model_name_or_path, form.inference_mode = base, True
     form.target_modules = sorted(form.target_modules)  # a set: in another order each time
     form.save_pretrained(str(folder))
-    tensors = {name: t.detach().cpu() for name, t in get_peft_model_state_dict(model).items()}
-    save_file({name: tensors[name].contiguous() for name in sorted(tensors)}, folder / WEIGHTS)
+    kept = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    save_file(kept, folder / WEIGHTS)
     write_made(folder, made)
 
 

@@ -1,8 +1,8 @@
 """The language model adapted to a shop: which pairs teach, what is measured, when it is refused.
 
 The log's pairs in order of time: the newest fifth measures the gain, the newest fifth of the rest
-ends the training, what remains teaches. What went together before is not measured: to have learned
-it by heart is no gain.
+ends the training, what remains teaches. Pairs that taught are not measured: to have learned them by
+heart is no gain.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TuningError(Exception):
 class Split(NamedTuple):
     learned: Covisits
     validation: Covisits
-    held: Covisits  # pairs that never went together before
+    held: Covisits  # pairs that are not among those
     earlier: Covisits  # all pairs before these
 
 
@@ -133,15 +133,15 @@ def split(found: Covisits, limit: int | None, items: int) -> Split:
     cut = found.ts[int(len(found) * (1 - HELD_OUT))]
     earlier, held = found.some(found.ts < cut), found.some(found.ts >= cut)
     size = items + len(found.queries)
-    held = _new(held, _keys(earlier, size), size)
     usable = earlier.some(slice(-limit, None)) if limit else earlier  # type: ignore[arg-type]
     at = int(len(usable) * (1 - VALIDATES))
     learned = usable.some(np.arange(at))
     validation = _new(usable.some(np.arange(at, len(usable))), _keys(learned, size), size)
+    held = _new(held, _keys(usable, size), size)
     if not (len(learned) and len(validation) and len(held)):
         raise TuningError(
             f"of {len(found):,} pairs, {len(learned):,} can teach, {len(validation):,} validate and"
-            f" {len(held):,} measure: all are needed. Pairs that went together before are not"
+            f" {len(held):,} measure: all are needed. Pairs that taught are not"
             " measured, and parts of one time stay together: a longer log has more"
         )
     newest = np.arange(max(len(validation) - MOST["validation"], 0), len(validation))
@@ -155,7 +155,7 @@ def _keys(pairs: Covisits, size: int) -> np.ndarray:
 
 
 def _new(pairs: Covisits, before: np.ndarray, size: int) -> Covisits:
-    """Those that did not go together before, each once."""
+    """Those that are not among these, each once."""
     keys = _keys(pairs, size)
     _, first = np.unique(keys, return_index=True)
     first.sort()
