@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
 #   make test [ARGS="-k name"]     lint, types, import rules and the tests (ARGS: for pytest)
+#   make benches                   the tests of the bench commands, each at a tiny size
 #   make faults                    the tests that kill, freeze, cut off and damage real processes
 #   make chaos [ARGS=--short]      everything goes wrong for ten minutes (two); then an audit
 #   make lint                      ruff, mypy and the import rules alone
@@ -17,13 +18,16 @@ ARGS ?=
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: demo test faults chaos lint format clean
+.PHONY: demo test benches faults chaos lint format clean
 
 demo: .venv
 	@$(BIN)/freshrec demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest --ignore=tests/faults $(ARGS)
+	$(BIN)/pytest --ignore=tests/faults --ignore=tests/benches $(ARGS)
+
+benches: .venv
+	$(BIN)/pytest tests/benches $(ARGS)
 
 faults: .venv
 	$(BIN)/pytest tests/faults $(ARGS)

@@ -90,7 +90,6 @@ def save_adapter(folder: Path, model: Any, base: str, made: dict[str, Any]) -> N
 
     folder.mkdir(parents=True)
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     form = model.peft_config["default"]
     form.base_model_name_or_path, form.inference_mode = base, True
     form.target_modules = sorted(form.target_modules)  # a set: in another order each time

@@ -3,8 +3,10 @@
 Texts that go together shall be nearer than others: InfoNCE (van den Oord et al. 2018) over
 the other pairs of the mini-batch and over items drawn at random, by popularity, and from the same
 category. Only the adapter learns (Hu et al. 2022, "LoRA"), and it is drawn towards changing no
-vector: a few hundred pairs must not undo what millions of sentences taught. The weights that served
-the pairs of the validation part best are kept; the untaught model takes part in that choice.
+vector: a few hundred pairs must not undo what millions of sentences taught. For the same reason
+parts of what was learned are tried (weights between the untaught and the taught ones keep most of
+what both know: Wortsman et al. 2022). The weights that serve the pairs of the validation part best
+are kept; the untaught model takes part in that choice.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from torch import Tensor, nn
 from encoders.devices import Device
 from encoders.text_config import TextConfig
 from encoders.text_models import loaded, place_of, pooled
+from encoders.text_ranks import place_among, ranks
 from encoders.wording import plain
 
 Say = Callable[[int, int, str], None]  # steps done, of how many, what to note
 READ_AT_ONCE = 64
+PARTS = (0.5, 0.25, 0.1, 0.05)  # of what was learned last that are tried as well
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Tuned(NamedTuple):
     model: Any  # peft.PeftModel
     best_step: int  # 0: nothing served better than the untaught model
     steps: int
+    share: float  # of what was learned that counts
     curve: list[dict[str, float]]  # by validation: step, loss, mrr
 
 
@@ -101,7 +106,8 @@ class _Tuning:
             target_modules="all-linear", exclude_modules=r".*pooler.*",
         )  # fmt: skip
         self._model = get_peft_model(model, form).to(self._device.torch)
-        self._weights = [w for w in self._model.parameters() if w.requires_grad]
+        moved = {n: w for n, w in self._model.named_parameters() if w.requires_grad}
+        self._names, self._weights = list(moved), list(moved.values())
         self._negatives = Negatives(shop, config.negatives, self._rng)
         self._together = _together(learned, len(shop.texts))
         self._untaught: dict[int, Tensor] = {}
@@ -134,9 +140,14 @@ class _Tuning:
             say(step, steps, f"validation MRR {score:.4f}, {curve[0]['mrr']:.4f} untaught")
             if since >= config.patience:
                 break
-        for weight, kept in zip(self._weights, best, strict=True):
-            weight.data.copy_(kept)
-        return Tuned(self._model.eval(), best_step, int(curve[-1]["step"]), curve)
+        last, last_step, share = self._state(), int(curve[-1]["step"]), 1.0
+        for part in PARTS:
+            self._load(last, part)
+            if (score := self._score(validation, among)) > top:
+                best, best_step, top, share = self._state(), last_step, score, part
+            curve.append({"step": last_step, "share": part, "mrr": score})
+        self._load(best)
+        return Tuned(self._model.eval(), best_step, last_step, share, curve)
 
     def _batches(self, size: int, steps: int) -> list[np.ndarray]:
         """Places of pairs in random order, each once in an epoch."""
@@ -219,6 +230,11 @@ class _Tuning:
     def _state(self) -> list[Tensor]:
         return [weight.detach().clone() for weight in self._weights]
 
+    def _load(self, state: list[Tensor], part: float = 1.0) -> None:
+        """part: of what these weights add to the model's: B of each product B·A is multiplied."""
+        for name, weight, kept in zip(self._names, self._weights, state, strict=True):
+            weight.data.copy_(kept * part if "lora_B" in name else kept)
+
 
 class Negatives:
     """Items that probably do not go with those of a mini-batch."""
@@ -242,29 +258,6 @@ class Negatives:
         first, last = (np.searchsorted(self._sorted, wanted, side) for side in ("left", "right"))
         drawn.append(self._order[rng.integers(first, last)] if len(wanted) else wanted)
         return np.concatenate(drawn)
-
-
-def ranks(a: np.ndarray, items: np.ndarray, right: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The rank (N,) of each text's item among all by the product of vectors; ties count half.
-
-    a: (N, D); items: (I, D); right: (N,) the items' rows; own: (N,) rows left out, -1: none
-    """
-    found = np.empty(len(a))
-    for at in range(0, len(a), 512):
-        part = slice(at, at + 512)
-        scores = a[part] @ items.T
-        rows = np.arange(len(scores))
-        target = scores[rows, right[part]][:, None]
-        out = own[part] >= 0
-        scores[rows[out], own[part][out]] = -np.inf
-        found[part] = 1 + (scores > target).sum(1) + ((scores == target).sum(1) - 1) / 2
-    return found
-
-
-def place_among(some: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Where each text (N,) is in `some`, which are in order; -1: it is not there."""
-    at = np.minimum(np.searchsorted(some, texts), len(some) - 1)
-    return np.where(some[at] == texts, at, -1)
 
 
 def _words(tokenizer: Any, texts: list[str], longest: int) -> list[list[int]]:

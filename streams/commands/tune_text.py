@@ -105,7 +105,7 @@ def _table(report: dict[str, Any]) -> Any:
     found = report["pairs"]
     table = Table(
         title=f"{report['log']}: {found['learned']:,} pairs taught, step {report['best_step']} of"
-        f" {report['steps']} kept"
+        f" {report['steps']} kept, {report['share']:.0%} of it"
     )
     for column in ("held out", "pairs", "recall@10", "adapted", "MRR", "adapted", "gain, 95 %"):
         table.add_column(column, justify="left" if column == "held out" else "right")
