@@ -58,10 +58,7 @@ def scan(decay: Tensor, drive: Tensor, longest: int) -> Tensor:
 
 
 class SequenceModel(nn.Module):
-    """Everything but the items' vectors, which are a table of their own (`encoders.table`).
-
-    When products have text vectors, their projection is added to the items' before they come here.
-    """
+    """Everything but the items' vectors, which are a table of their own (`encoders.table`)."""
 
     def __init__(self, shape: Shape = Shape(), dropout: float = 0.1, sharpness: float = 12.0):
         super().__init__()
