@@ -107,18 +107,27 @@ def _table(report: dict[str, Any]) -> Any:
         title=f"{report['log']}: {found['learned']:,} pairs taught, step {report['best_step']} of"
         f" {report['steps']} kept, {report['share']:.0%} of it"
     )
-    for column in ("held out", "pairs", "recall@10", "adapted", "MRR", "adapted", "gain, 95 %"):
+    for column in (
+        "held out",
+        "pairs",
+        "recall@10",
+        "adapted",
+        "rank",
+        "adapted",
+        "better by, 95 %",
+    ):
         table.add_column(column, justify="left" if column == "held out" else "right")
     for row in report["measured"]:
-        recall, mrr = ([f"{value:.4f}" for value in row[key]] for key in ("recall@10", "mrr"))
-        gain = f"{row['gain']:+.4f} ({row['low']:+.4f} … {row['high']:+.4f})"
-        table.add_row(row["what"], f"{row['pairs']:,}", *recall, *mrr, gain)
+        recall = [f"{value:.4f}" for value in row["recall@10"]]
+        rank = [f"{value:.1f}" for value in row["rank"]]
+        gain = f"{row['gain']:+.1%} ({row['low']:+.1%} … {row['high']:+.1%})"
+        table.add_row(row["what"], f"{row['pairs']:,}", *recall, *rank, gain)
     return table
 
 
 def _refusal(report: dict[str, Any]) -> str:
     why = "; ".join(
-        f"{row['what']}: MRR {row['gain']:+.4f} ({row['low']:+.4f} … {row['high']:+.4f})"
+        f"{row['what']}: {row['gain']:+.1%} ({row['low']:+.1%} … {row['high']:+.1%})"
         for row in report["measured"]
     )
     return (
