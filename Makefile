@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
 #   make test [ARGS="-k name"]     lint, types, import rules and the tests (ARGS: for pytest)
+#   make live                      the tests that run whole workers, commands and the demo
 #   make benches                   the tests of the bench commands, each at a tiny size
 #   make faults                    the tests that kill, freeze, cut off and damage real processes
 #   make chaos [ARGS=--short]      everything goes wrong for ten minutes (two); then an audit
@@ -18,13 +19,16 @@ ARGS ?=
 BIN := .venv/bin
 
 .DELETE_ON_ERROR:
-.PHONY: demo test benches faults chaos lint format clean
+.PHONY: demo test live benches faults chaos lint format clean
 
 demo: .venv
 	@$(BIN)/freshrec demo $(ARGS)
 
 test: lint
-	$(BIN)/pytest --ignore=tests/faults --ignore=tests/benches $(ARGS)
+	$(BIN)/pytest --ignore=tests/faults --ignore=tests/benches --ignore=tests/live $(ARGS)
+
+live: .venv
+	$(BIN)/pytest tests/live $(ARGS)
 
 benches: .venv
 	$(BIN)/pytest tests/benches $(ARGS)

@@ -35,17 +35,17 @@ class TuningConfig:
     rank: int = 8  # of the products that are learned
     scale: int = 16  # an adapter is multiplied by scale / rank
     dropout: float = 0.1
-    rate: float = 2e-4
+    rate: float = 5e-4
     decay: float = 0.01  # of weights, at each step, times the rate
     warm: float = 0.1  # of the steps in which the rate rises
     temperature: float = 0.05
-    near: float = 1.0  # weight of 1 - cosine to the untaught vector
+    near: float = 0.2  # weight of 1 - cosine to the untaught vector
     pairs: int = 64  # of a mini-batch
     negatives: int = 16  # of each of the three kinds
     epochs: int = 4
     steps: int = 400  # at most
     validations: int = 12
-    patience: int = 4  # validations without a better one before it ends
+    patience: int = 6  # validations without a better one before it ends
     among: int = 1_000  # items that validation ranks
     seed: int = 0
 

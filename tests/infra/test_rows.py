@@ -67,7 +67,8 @@ def test_a_dead_letter_is_cut_at_a_mebibyte() -> None:
 
 
 def test_events_have_a_column_for_every_field() -> None:
-    assert set(Event.__struct_fields__) < set(EVENTS)
+    read = {"sentiment"}  # of the text, which has a column
+    assert set(Event.__struct_fields__) - read < set(EVENTS)
 
 
 @given(MS, st.integers(0, 1 << 40), MS, st.integers(0, 1 << 20))
