@@ -1,6 +1,6 @@
 """`freshrec up`: one process at a time, and what it learned outlives it, its broker, its release.
 
-Ports in use, and two workers with one state folder: tests/streams/test_worker.py.
+Ports in use, and two workers with one state folder: tests/live/test_worker.py.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from infra.address import BrokerAddress
 from infra.broker import EmbeddedBroker
 from streams.producer import EventProducer
 from streams.topics import ensure_topics
-from tests.streams.test_worker import event
+from tests.live.test_worker import event
 from tests.streams.worker_process import WorkerProcess
 
 
