@@ -112,6 +112,7 @@ def test_what_is_published_is_understood_and_stays_so(up: WorkerProcess) -> None
     until(lambda: "blue" not in shop.slate("ann"))
 
     sql = "SELECT count(), max(written_ms) FROM text_vectors"
+    until(lambda: shop.sql(sql)[0][0] == 6)  # four items, a query, and what is said of blue now
     read, before = shop.sql(sql), shop.found("teapots")
     up.kill()
     up.start()
