@@ -276,7 +276,8 @@ KEYS: tuple[Key, ...] = (
     Key("FRESHREC_TEXT", ("text",), _switch, "understand what items' texts and queries say"),
     Key(
         "FRESHREC_TEXT_MODEL", ("text_model",), _model,
-        "language model: the included one, use-multilingual-v3, a folder, or a hub id[@revision]",
+        "language model: the included one, use-multilingual-v3, a folder, an adapter, or a "
+        "hub id[@revision]",
     ),
     Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(1024, 1_048_576), "bound on the worker's RSS"),
     Key(

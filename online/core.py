@@ -471,7 +471,8 @@ class Recommender:
             else:
                 self._exchange.join()
         if "projection" in state:
-            self._projection.restore(state["projection"])
+            same = state["memory"].get("text_model") == self.config.text.model
+            self._projection.restore(state["projection"], fits and same)
         block = state["block"]
         if block["x"].shape == self._block.x.shape:
             for name, array in self._block._asdict().items():

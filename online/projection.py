@@ -45,7 +45,8 @@ class Projection:
         self.learned(slots)
         said = (x.scale[:rows] != 0.0) & (t.known[:rows] == 1)
         learned = said & (q.bias[:rows] != NOWHERE) & ~self._projected[:rows]
-        if self._age % EVERY == 0:
+        fitted = self._age % EVERY == 0
+        if fitted:
             self._fit(t, x, q, np.flatnonzero(learned & (t.taken[:rows] >= WARM)))
         self._age += 1
         if not len(self._weights):
@@ -54,10 +55,12 @@ class Projection:
         some = some[learned[some]]
         own = t.taken[some].astype(np.float32)[:, None]
         _put(q, some, own * q.vector[some] + PRIOR * self._vectors(x, some))
-        cold = np.flatnonzero(said & ~learned)
+        cold = np.flatnonzero(said & ~learned & (fitted | ~self._projected[:rows]))
         self._projected[cold] = True
         q.bias[cold] = self._bias
-        _put(q, cold, self._vectors(x, cold))
+        for at in range(0, len(cold), MOST):  # bounds the memory that it takes
+            part = cold[at : at + MOST]
+            _put(q, part, self._vectors(x, part))
         return cold
 
     def learned(self, slots: Array) -> None:
@@ -95,9 +98,12 @@ class Projection:
         return {"weights": self._weights, "bias": self._bias, "age": self._age,
                 "projected": self._projected}  # fmt: skip
 
-    def restore(self, state: State) -> None:
-        self._weights, self._bias = state["weights"], state["bias"]
-        self._age, self._projected = state["age"], state["projected"].astype(bool)
+    def restore(self, state: State, same: bool) -> None:
+        """same: are texts' and items' vectors those of then? If not, the regression begins anew."""
+        self._projected = state["projected"].astype(bool)
+        if same:
+            self._weights, self._bias = state["weights"], state["bias"]
+            self._age = state["age"]
 
 
 def _texts(x: Texts, slots: Array) -> Array:

@@ -84,6 +84,14 @@ class Desk:
     def _index(self) -> None:
         """Bring the words up to date. A commit costs 16 ms, however little it brings: so there is
         a pause after a small one."""
+        try:
+            self._index_all()
+        except BaseException:
+            with self._changing:
+                self._indexed = True  # the next change begins again
+            raise
+
+    def _index_all(self) -> None:
         while some := self._next_changes():
             items = [item for item in some.values() if item is not None]
             gone = [item_id for item_id, item in some.items() if item is None]

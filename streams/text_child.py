@@ -14,7 +14,7 @@ from encoders.text import TextEncoder
 from encoders.text_config import TextConfig, TextModelError
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
 
-BELOW_CORE = 4  # niceness: a query waits for it, and what reads a catalogue gives way to queries
+NICENESS = 4  # a query waits for it, and what reads a catalogue gives way to queries
 
 
 class TextServer:
@@ -48,7 +48,7 @@ def serve() -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):  # whoever started us decides when we end
         signal.signal(number, signal.SIG_IGN)
-    os.nice(BELOW_CORE)
+    os.nice(NICENESS)
     into, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from encoders.adapter import CONFIG, base_name, is_adapter, save_adapter, write_made
 from encoders.text import TextEncoder
-from encoders.text_config import TextConfig
+from encoders.text_config import MULTILINGUAL, TextConfig
 from encoders.text_ranks import place_among, ranks
 from encoders.tuning import Pairs, Shop, TuningConfig, tune
 from online.events import Event, Item
@@ -68,6 +68,8 @@ def adapt(
     refuse_folder(folder, force)
     if is_adapter(base.model):
         raise TuningError(f"{base.model} is an adapter itself: name the model that it belongs to")
+    if base.model == MULTILINGUAL:
+        raise TuningError(f"{base.model} cannot be adapted: name a model that transformers loads")
     said = {item.item_id: text_of(item) for item in items}
     found = covisits(events, said, config.seed)
     parts = split(found, limit, len(said))

@@ -76,9 +76,24 @@ def test_it_goes_on_from_its_state(shop: tuple[Tables, Texts, Sequences, np.ndar
     t, x, q, _ = shop
     one, other = Projection(), Projection()
     one.apply(t, x, q, ITEMS, WARM)
-    other.restore(one.state())
+    other.restore(one.state(), same=True)
     again = q._replace(vector=q.vector.copy(), bias=q.bias.copy(), inverse=q.inverse.copy())
     for each, where in ((one, q), (other, again)):
         each.apply(t, x, where, ITEMS, WARM[:50])
     assert (q.vector == again.vector).all() and (q.bias == again.bias).all()
     assert not one.is_learned(ITEMS)[COLD].any() and one.is_learned(ITEMS)[WARM].all()
+
+
+def test_after_a_change_of_the_model_it_begins_anew(
+    shop: tuple[Tables, Texts, Sequences, np.ndarray],
+) -> None:
+    t, x, q, _ = shop
+    before, after = Projection(), Projection()
+    before.apply(t, x, q, ITEMS, WARM)
+    after.restore(before.state(), same=False)
+    wider = new_texts(2 * TEXT, ITEMS)  # of another model; only a few were read so far
+    for slot in (*WARM[:10], *COLD[:2]):
+        wider.vector[slot], wider.scale[slot] = quantised(np.ones(2 * TEXT, np.float32))
+    assert not len(after.apply(t, wider, q, ITEMS, WARM[:50]))
+    assert np.isfinite(q.vector).all()
+    assert not after.is_learned(ITEMS)[COLD].any()
