@@ -1,12 +1,14 @@
-"""Child processes that do not outlive us, however we end."""
+"""Child processes that do not outlive us, however we end, and threads that give way."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> Callable[[], None] | None:
@@ -25,3 +27,17 @@ def end_with_parent(number: int = signal.SIGTERM) -> Callable[[], None] | None:
             os._exit(1)
 
     return before_exec
+
+
+def lower_threads(names: Collection[str], niceness: int) -> int:
+    """Let threads of this process with these names give way to others; how many there are.
+
+    Only Linux knows the niceness of a thread; elsewhere none is found.
+    """
+    found = 0
+    for thread in Path("/proc/self/task").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            if (thread / "comm").read_text().strip() in names:
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+                found += 1
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +98,9 @@ class Recommender:
             self._memory, self._contest, self._nearest, config.k, config.exclude_seen
         )
         self._search = Search(self._memory, self._contest)
+        # called in the middle of a batch, where nothing is half done: there, too, `search` and
+        # `similar` may be asked. What it does must change nothing.
+        self.pause: Callable[[], None] = lambda: None
 
     # -- catalogue ---------------------------------------------------------------------------
 
@@ -317,6 +320,7 @@ class Recommender:
                 self._end_block()
             if self._teaching is not None:
                 self._teach(self._teaching, columns, begin, at, step)
+            self.pause()
         self._sort_out(batch, columns, step)
         return popular
 
@@ -378,7 +382,7 @@ class Recommender:
         newest = {d.event.user_id: d for d in step.accepted if d.event.type != "impression"}
         due = [d for d in newest.values() if d.event.type != "forget"]
         asked = [(d.event.user_id, d.event.ts, d.event.session_id or "") for d in due]
-        for d, recommendations in zip(due, self._slates.make(asked), strict=True):
+        for d, recommendations in zip(due, self._slates.make(asked, pause=self.pause), strict=True):
             step.slates.append(slate_row(d, self.model_version, recommendations))
         if self.config.encoder.vectors and self._teaching is not None and self._teaching.version:
             version = self._teaching.version

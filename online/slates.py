@@ -8,6 +8,7 @@ loses when the features of that source are set to what they are for an item that
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -41,12 +42,15 @@ class SlateMaker:
         self._lists = new_lists(AT_ONCE)
         self.queries: list[bytes] = []  # vectors of those last asked for, in order; b"" none
 
-    def make(self, asked: list[Asked], k: int | None = None) -> list[tuple[Recommendation, ...]]:
-        """One slate of at most k for each of the asked, in order."""
+    def make(
+        self, asked: list[Asked], k: int | None = None, pause: Callable[[], None] = lambda: None
+    ) -> list[tuple[Recommendation, ...]]:
+        """One slate of at most k for each of the asked, in order; pause: called after a few."""
         found = []
         self.queries = []
         for at in range(0, len(asked), AT_ONCE):
             found += self._make(asked[at : at + AT_ONCE], k or self._k)
+            pause()
         return found
 
     def _make(self, asked: list[Asked], k: int) -> list[tuple[Recommendation, ...]]:

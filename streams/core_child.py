@@ -1,21 +1,20 @@
 """The core's process: `python -m streams.core_child MODULE:CORE R W` answers calls from stdin.
 
-R, W: descriptors of questions and their answers, which are given between two calls.
+R, W: descriptors of questions and their answers, which are given between two calls, and where
+a batch pauses.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import pkgutil
-import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -28,8 +27,6 @@ from online.texts import TextVector
 from online.told import Rankers, Told, Weights
 from streams.ahead import step_if_known
 from streams.core_protocol import (
-    AHEAD,
-    MOST_TOLD,
     UNANSWERED,
     Ahead,
     Answer,
@@ -38,20 +35,21 @@ from streams.core_protocol import (
     Stepped,
     decode,
     encode,
-    receive,
     send,
 )
 from streams.keeping_child import CORE, TRAINER, Keeping
+from streams.line import Line
 from streams.process import spare_garbage_collection
 from streams.trainer_process import TrainerLost
 
 Searched = tuple[TextVector, str, dict[str, float], str, int, int | None, bool]
-MOST_ASKED = 64  # questions that wait here
 BELOW_WORKER = 10  # niceness: what hands rows on must not wait behind what computes
 
 
 class Hosted(Core, Protocol):
     """What a core must have to live in this process: `online.core.Recommender` has it."""
+
+    pause: Callable[[], None]
 
     def warm_up(self) -> None: ...
     def absent(self, users: Iterable[str]) -> list[str]: ...
@@ -90,8 +88,12 @@ class CoreServer:
 
     _core: Hosted
 
-    def __init__(self, make: Callable[[RecommenderConfig], Hosted]) -> None:
+    def __init__(
+        self, make: Callable[[RecommenderConfig], Hosted], pause: Callable[[], None] = lambda: None
+    ) -> None:
+        """pause: what the core does in the middle of a batch, when nothing is half done."""
         self._make = make
+        self._pause = pause
         self._refusing = False
         self._keeping = Keeping()
 
@@ -119,7 +121,7 @@ class CoreServer:
             return Answer(Outcome.RAISED, msgspec.Raw(encode(said)))
 
     def reply(self, question: Call) -> Answer:
-        """What the core says to a question, which changes nothing, between two calls."""
+        """What the core says to a question, which changes nothing: while nothing is half done."""
         try:
             method: Callable[[msgspec.Raw], Any] = getattr(self, f"on_{question.method}")
             return Answer(Outcome.DONE, msgspec.Raw(encode(method(question.arguments))))
@@ -200,6 +202,7 @@ class CoreServer:
 
     def on_configure(self, raw: msgspec.Raw) -> None:
         self._core = self._make(decode(raw, type=RecommenderConfig))
+        self._core.pause = self._pause
 
     def on_warm_up(self, _: msgspec.Raw) -> None:
         self._core.warm_up()
@@ -245,31 +248,6 @@ class CoreServer:
         return self._core.quality()
 
 
-class Line:
-    """Calls as they come, and questions, which go before them."""
-
-    def __init__(self) -> None:
-        # more calls do not come before an answer; whoever asks waits
-        self._line: queue.PriorityQueue[tuple[bool, int, Call | None]] = queue.PriorityQueue(
-            AHEAD + MOST_TOLD + 1 + MOST_ASKED
-        )
-        self._number = itertools.count()
-
-    def read(self, pipe: IO[bytes], calls: bool) -> None:
-        """Take what comes off the pipe, so that the worker's sending never waits for us."""
-        try:
-            while (call := receive(pipe, Call)) is not None:
-                self._line.put((calls, next(self._number), call))
-        finally:
-            if calls:
-                self._line.put((True, next(self._number), None))
-
-    def next(self) -> tuple[bool, Call | None]:
-        """Is it a call (or a question), and which; None at the end."""
-        calls, _, call = self._line.get()
-        return calls, call
-
-
 def serve(make: Callable[[RecommenderConfig], Hosted], asked: int, answered: int) -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when we end
@@ -279,10 +257,20 @@ def serve(make: Callable[[RecommenderConfig], Hosted], asked: int, answered: int
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     questions, answers = os.fdopen(asked, "rb"), os.fdopen(answered, "wb")
-    server, line = CoreServer(make), Line()
+    line = Line()
+
+    def reply(question: Call) -> None:
+        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+            send(answers, server.reply(question))
+
+    def pause() -> None:
+        while (question := line.question()) is not None:
+            reply(question)
+
+    server = CoreServer(make, pause)
     spare_garbage_collection()
-    for pipe, calls in ((into, True), (questions, False)):
-        threading.Thread(target=line.read, args=(pipe, calls), name="read", daemon=True).start()
+    for read, pipe in ((line.read_calls, into), (line.read_questions, questions)):
+        threading.Thread(target=read, args=(pipe,), name="read", daemon=True).start()
     with contextlib.suppress(BrokenPipeError), out:  # nobody wants the answer any more
         while True:
             is_call, call = line.next()
@@ -290,8 +278,7 @@ def serve(make: Callable[[RecommenderConfig], Hosted], asked: int, answered: int
                 break
             try:
                 if not is_call:
-                    with contextlib.suppress(BrokenPipeError):
-                        send(answers, server.reply(call))
+                    reply(call)
                 elif (answer := server.answer(call)) is not None:
                     send(out, answer)
             except TrainerLost as error:

@@ -171,7 +171,7 @@ def _connect(
     wanted: dict[str, Any] = {
         **broker.client_options(),
         "acks": "all",
-        "linger_ms": 5,
+        "linger_ms": 20,
         "batch_size": 65_536,
         "delivery_timeout_ms": timeout_ms,
         "request_timeout_ms": min(timeout_ms // 2, 30_000),

@@ -42,7 +42,7 @@ from streams.topics import ensure_topics
 LIMITS = {"search_p50_ms": 40.0, "search_p99_ms": 120.0, "item_p99_ms": 1000.0}
 SEARCHES = 0.02  # of the events before
 WARM_S, WARM_SHARE = 5.0, 0.5  # load that does not count: at most, of what is measured
-TICK_S = 0.01  # events are sent in portions
+TICK_S = 0.02  # events are sent in portions
 ANSWER_S = 10.0
 READ_PER_S, LEAST_S = 50.0, 120.0  # how slow reading a catalogue may be before it is given up
 SWITCH_S = 0.0005  # who produces and who asks share an interpreter: nobody waits 5 ms for it

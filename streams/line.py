@@ -1,0 +1,55 @@
+"""What waits for the core: calls, which are answered in order, and questions, which go before."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from typing import IO
+
+from streams.core_protocol import AHEAD, MOST_TOLD, Call, receive
+
+MOST_CALLS = AHEAD + MOST_TOLD + 1  # more do not come before an answer
+MOST_ASKED = 64  # questions that wait here
+
+
+class Line:
+    """Filled by a thread for each pipe, emptied by one."""
+
+    def __init__(self) -> None:
+        self._calls: collections.deque[Call | None] = collections.deque()
+        self._asked: collections.deque[Call] = collections.deque()
+        self._changed = threading.Condition()
+
+    def read_calls(self, pipe: IO[bytes]) -> None:
+        """Take what comes off the pipe, so that the worker's sending never waits for us."""
+        try:
+            while (call := receive(pipe, Call)) is not None:
+                self._put(self._calls, call, MOST_CALLS)
+        finally:
+            self._put(self._calls, None, MOST_CALLS)
+
+    def read_questions(self, pipe: IO[bytes]) -> None:
+        while (question := receive(pipe, Call)) is not None:
+            self._put(self._asked, question, MOST_ASKED)
+
+    def question(self) -> Call | None:
+        """The next question, if there is one."""
+        if not self._asked:  # looked at often, so without the lock
+            return None
+        with self._changed:
+            self._changed.notify_all()
+            return self._asked.popleft()
+
+    def next(self) -> tuple[bool, Call | None]:
+        """Waits. Is it a call (or a question), and which; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._asked or self._calls)
+            self._changed.notify_all()
+            return (False, self._asked.popleft()) if self._asked else (True, self._calls.popleft())
+
+    def _put(self, line: collections.deque[Call] | collections.deque[Call | None],
+             call: Call | None, most: int) -> None:  # fmt: skip
+        with self._changed:
+            self._changed.wait_for(lambda: len(line) < most)
+            line.append(call)  # type: ignore[arg-type]
+            self._changed.notify_all()
