@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from encoders.adapter import adapted, unadapted
 from encoders.devices import Device
 from encoders.digests import digest_of
+from encoders.packed import pack
 from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
 
 LETTERS = 4  # a token has as many in most languages: bounds what is read where nothing else does
@@ -59,6 +60,7 @@ class Transformer:
         self.width = int(self._model.config.hidden_size)
         self.precision = _precision(config.precision, self._device)
         self._model.to(self._device.torch, getattr(torch, self.precision)).eval()
+        pack(self._model)
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from encoders import text_models
+from encoders.packed import pack
 from encoders.text import TextEncoder
 from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
 from encoders.wording import item_text, plain
@@ -117,3 +119,16 @@ def test_what_is_said_of_an_item_is_one_text() -> None:
     text = item_text("RED  MUG", "Acme", "12 34", ["gift", "7"], "<p>Holds&nbsp;tea</p>\x07")
     assert text == "RED MUG. Acme. gift. Holds tea"
     assert item_text("", "", "", [], "") == ""
+
+
+def test_packed_weights_give_the_same() -> None:
+    torch.manual_seed(3)
+    layers = torch.nn.Linear(48, 96), torch.nn.Linear(96, 32, bias=False)
+    slow = torch.nn.Sequential(*layers).to(torch.bfloat16).eval()
+    quick = copy.deepcopy(slow)
+    assert pack(quick) in (0, 2)  # not every processor can
+    assert pack(copy.deepcopy(slow).float()) == 0
+    with torch.inference_mode():
+        for rows in (1, 7, 300):
+            x = torch.randn(rows, 48).to(torch.bfloat16)
+            assert torch.allclose(quick(x), slow(x), rtol=1e-2, atol=1e-2)
