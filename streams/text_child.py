@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import msgspec
 import torch
@@ -14,13 +16,16 @@ from encoders.text import TextEncoder
 from encoders.text_config import TextConfig, TextModelError
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
 
-NICENESS = 4  # a query waits for it, and what reads a catalogue gives way to queries
+BEHIND = 4  # niceness of what reads a catalogue: somebody waits for a query, nobody for this
 
 
 class TextServer:
     """One method for each call; `setup` comes first."""
 
     _encoder: TextEncoder
+
+    def __init__(self) -> None:
+        self._behind = ThreadPoolExecutor(1, "behind", partial(os.nice, BEHIND))
 
     def answer(self, call: Call) -> Answer:
         try:
@@ -38,17 +43,20 @@ class TextServer:
         self._encoder.encode(["first"])  # so that nobody waits for it later
         return self._encoder.name, self._encoder.width
 
-    def on_encode(self, raw: msgspec.Raw) -> bytes:
+    def on_encode_now(self, raw: msgspec.Raw) -> bytes:
         """Vectors (N, D) f4 of the texts."""
         vectors: bytes = self._encoder.encode(decode(raw, type=list[str])).tobytes()
         return vectors
+
+    def on_encode(self, raw: msgspec.Raw) -> bytes:
+        """The same, by a thread that gives way to others."""
+        return self._behind.submit(self.on_encode_now, raw).result()
 
 
 def serve() -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
     for number in (signal.SIGINT, signal.SIGTERM):  # whoever started us decides when we end
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
     into, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     torch.set_num_threads(1)

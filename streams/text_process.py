@@ -94,7 +94,7 @@ class TextProcess(AbstractContextManager["TextProcess"]):
     def _encode(self, texts: list[str], hurry: bool) -> np.ndarray:
         self._turns.take(hurry)
         try:
-            raw = decode(self._ask("encode", texts), type=bytes)
+            raw = decode(self._ask("encode_now" if hurry else "encode", texts), type=bytes)
         finally:
             self._turns.give()
         return np.frombuffer(raw, np.float32).reshape(len(texts), self.width)
