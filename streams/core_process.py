@@ -145,7 +145,7 @@ class CoreProcess:
         self._tell("heard_items", (items, withdrawn))
 
     def put_texts(self, vectors: Iterable[TextVector]) -> None:
-        """What texts say; nothing may be under way."""
+        """What texts say, from the next batch that is sent on."""
         every = list(vectors)
         for at in range(0, len(every), TEXTS_AT_ONCE):
             self._tell("put_texts", every[at : at + TEXTS_AT_ONCE])

@@ -256,7 +256,7 @@ class Learner:
         return Learned(texts=self.texts.of_items(items))
 
     def understand(self, learned: Learned) -> None:
-        """Tell the core what was read; nothing may be under way."""
+        """Tell the core what was read, after what it was sent before."""
         if learned.texts is not None:
             cast("Understands", self.core).put_texts(learned.texts.vectors)
 

@@ -84,6 +84,12 @@ class Sent(NamedTuple):
     ready: Prepared
 
 
+class Understood(NamedTuple):
+    """What the core was told of texts, after batches whose outcome is not here yet."""
+
+    learned: Learned
+
+
 class Pipeline:
     """Learns batches in order and writes them in order. Use from one event loop.
 
@@ -108,7 +114,7 @@ class Pipeline:
         self._patience = Patience(status)
         self._keeper = keeper
         self._offsets: dict[str, int] = {}  # the next one of each partition, of what was learned
-        self._sent: collections.deque[Sent] = collections.deque()
+        self._sent: collections.deque[Sent | Understood] = collections.deque()
         self._broker_id = broker_id
         self._last_batch = last_batch
         self._inbox = Inbox(batch)
@@ -251,7 +257,7 @@ class Pipeline:
                     await self._receive_all()
                     begin = partial(self._keeper.begin, self._position())
                     await in_thread(self._learning, begin)
-                if sent and (len(sent) == self._learner.ahead or self._ready.empty()):
+                if sent and (self._under_way == self._learner.ahead or self._ready.empty()):
                     await self._receive()
                     continue
                 await self._take_up(await self._ready.get())
@@ -262,10 +268,11 @@ class Pipeline:
         if isinstance(what, Overheard):
             await self._hear(what)
         elif isinstance(what, Read):
-            await self._receive_all()
+            if self._learner.ahead == 1 or not self._learner.attentive:
+                await self._receive_all()  # a core in our process steps when it is asked for it
             await in_thread(self._learning, partial(self._learner.understand, what.learned))
             self._texts_read += what.items
-            await self._hand_on(Taken(ITEMS, [], []), what.learned)
+            self._sent.append(Understood(what.learned))  # it is journalled in its turn
         elif isinstance(what, Handed):
             await self._receive_all()
             await in_thread(self._learning, self._learner.drop_users)
@@ -324,6 +331,10 @@ class Pipeline:
         else:
             self._sent.append(one)
 
+    @property
+    def _under_way(self) -> int:
+        return sum(isinstance(one, Sent) for one in self._sent)
+
     async def _receive_all(self) -> None:
         while self._sent:
             await self._receive()
@@ -331,6 +342,9 @@ class Pipeline:
     async def _receive(self) -> None:
         """Take the outcome of the batch that was sent first; if there is none, learn all anew."""
         first = self._sent.popleft()
+        if isinstance(first, Understood):
+            await self._hand_on(Taken(ITEMS, [], []), first.learned)
+            return
         try:
             learned = await self._received(first)
             if learned is not None:
@@ -351,9 +365,14 @@ class Pipeline:
         return learned
 
     async def _refused(self) -> list[Sent]:
-        """What was sent after a batch that the core did not take: it refuses that as well."""
-        refused = list(self._sent)
+        """What was sent after a batch that the core did not take: it refuses that as well. What
+        texts say it took, and knows before it learns the batch after all."""
+        sent = list(self._sent)
         self._sent.clear()
+        refused = [one for one in sent if isinstance(one, Sent)]
+        for one in sent:
+            if isinstance(one, Understood):
+                await self._hand_on(Taken(ITEMS, [], []), one.learned)
         for one in refused:
             if one.ready.batch and await self._received(one) is not None:
                 # its events are learned in the wrong order: they must be neither written nor lost

@@ -145,9 +145,7 @@ def test_a_forgotten_user_is_gone_and_does_not_come_back(open_shop: Callable[[in
 
     shop.produce(of("victim", 3, first=9000))
     until(lambda: rows_of(warehouse, "victim")["events"] == 3, 30)
-    until(
-        lambda: rows_of(warehouse, "victim")["recommendations"] > 0, 30
-    )  # one a batch
+    until(lambda: rows_of(warehouse, "victim")["recommendations"] > 0, 30)  # one a batch
     assert worker.stop() == 0
     warehouse.close()
 
