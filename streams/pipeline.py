@@ -12,7 +12,6 @@ keeps what comes.
 from __future__ import annotations
 
 import asyncio
-import collections
 import itertools
 import time
 from collections.abc import Callable, Iterable
@@ -25,11 +24,12 @@ from infra.rows import SHARD_MASK, BatchId, next_batch
 from online.events import Item
 from streams.inbox import Inbox, Taken
 from streams.keeping import Held, Keeper, Position
-from streams.learning import Learned, Learner, Message, Poisoned, Prepared
+from streams.learning import Learned, Learner, Message, Prepared
 from streams.patience import Patience, in_thread
 from streams.sharing import Sharing
 from streams.status import Status
 from streams.topics import EVENTS, ITEMS
+from streams.underway import UnderWay
 from streams.waiting import Waiting
 from streams.writing import LATER, SOON, Group, Work, Writer
 
@@ -77,19 +77,6 @@ class Handed(NamedTuple):
 Task = Ready | Overheard | Handed | Read
 
 
-class Sent(NamedTuple):
-    """A batch that the core has, and whose outcome is not here yet."""
-
-    taken: Taken
-    ready: Prepared
-
-
-class Understood(NamedTuple):
-    """What the core was told of texts, after batches whose outcome is not here yet."""
-
-    learned: Learned
-
-
 class Pipeline:
     """Learns batches in order and writes them in order. Use from one event loop.
 
@@ -114,7 +101,6 @@ class Pipeline:
         self._patience = Patience(status)
         self._keeper = keeper
         self._offsets: dict[str, int] = {}  # the next one of each partition, of what was learned
-        self._sent: collections.deque[Sent | Understood] = collections.deque()
         self._broker_id = broker_id
         self._last_batch = last_batch
         self._inbox = Inbox(batch)
@@ -131,6 +117,9 @@ class Pipeline:
         self._untold: asyncio.Queue[Work] = asyncio.Queue()  # `_later` has them too: that bounds it
         self._preparing = ThreadPoolExecutor(1, "prepare")
         self._learning = ThreadPoolExecutor(1, "learn")
+        self._under_way = UnderWay(
+            learner, status, self._patience, self._learning, self._hand_on, self._queue.join
+        )
         self._writing = ThreadPoolExecutor(1, "write")
         self._later = Waiting(WAITING_LATER)
         self._writing_later = ThreadPoolExecutor(1, "write-later")
@@ -193,7 +182,7 @@ class Pipeline:
 
     async def wake(self) -> None:
         """Let the core's thread look around, though nothing comes: it is given an empty batch."""
-        if self._ready.empty() and not self._sent:
+        if self._ready.empty() and not self._under_way:
             await self._ready.put(Ready(Taken(EVENTS, [], []), Prepared()))
 
     async def keep_last(self, within_s: float) -> None:
@@ -250,15 +239,15 @@ class Pipeline:
 
     async def _learn_all(self) -> None:
         """Learn in order. The core gets the next batch while it works on the one before."""
-        sent = self._sent
+        under_way = self._under_way
         try:
             while True:
                 if self._keeper.due():
-                    await self._receive_all()
+                    await self._under_way.receive_all()
                     begin = partial(self._keeper.begin, self._position())
                     await in_thread(self._learning, begin)
-                if sent and (self._under_way == self._learner.ahead or self._ready.empty()):
-                    await self._receive()
+                if under_way and (under_way.full or self._ready.empty()):
+                    await under_way.receive()
                     continue
                 await self._take_up(await self._ready.get())
         except Exception as error:
@@ -268,18 +257,15 @@ class Pipeline:
         if isinstance(what, Overheard):
             await self._hear(what)
         elif isinstance(what, Read):
-            if self._learner.ahead == 1 or not self._learner.attentive:
-                await self._receive_all()  # a core in our process steps when it is asked for it
-            await in_thread(self._learning, partial(self._learner.understand, what.learned))
+            await self._under_way.understand(what.learned)
             self._texts_read += what.items
-            self._sent.append(Understood(what.learned))  # it is journalled in its turn
         elif isinstance(what, Handed):
-            await self._receive_all()
+            await self._under_way.receive_all()
             await in_thread(self._learning, self._learner.drop_users)
         elif what.prepared is not None:
-            await self._send(Sent(what.taken, what.prepared))
+            await self._under_way.send(what.taken, what.prepared)
         else:
-            await self._receive_all()
+            await self._under_way.receive_all()
             learned = await self._announced(what.taken.messages)
             self._changed({a.item_id: a.item for a in learned.announcements})
             await self._hand_on(what.taken, learned)
@@ -313,7 +299,7 @@ class Pipeline:
     async def _hear(self, what: Overheard) -> None:
         assert self._sharing is not None
         if not self._learner.attentive:
-            await self._receive_all()
+            await self._under_way.receive_all()
         heard = self._sharing.heard
         before = heard.events
         await in_thread(self._learning, partial(self._learner.hear, heard, what.records))
@@ -321,63 +307,6 @@ class Pipeline:
         told = heard.take_catalogue()
         if told:
             self._changed(told)
-
-    async def _send(self, one: Sent) -> None:
-        try:
-            await in_thread(self._learning, partial(self._learner.send, one.ready, _now_ms()))
-        except Poisoned as poisoned:  # the core does not have it, but those before
-            await self._receive_all()
-            await self._hand_on(one.taken, await self._rescued(poisoned))
-        else:
-            self._sent.append(one)
-
-    @property
-    def _under_way(self) -> int:
-        return sum(isinstance(one, Sent) for one in self._sent)
-
-    async def _receive_all(self) -> None:
-        while self._sent:
-            await self._receive()
-
-    async def _receive(self) -> None:
-        """Take the outcome of the batch that was sent first; if there is none, learn all anew."""
-        first = self._sent.popleft()
-        if isinstance(first, Understood):
-            await self._hand_on(Taken(ITEMS, [], []), first.learned)
-            return
-        try:
-            learned = await self._received(first)
-            if learned is not None:
-                await self._hand_on(first.taken, learned)
-                return
-            again = [first, *await self._refused()]
-        except Poisoned as poisoned:
-            again = await self._refused()
-            await self._hand_on(first.taken, await self._rescued(poisoned))
-        for one in again:
-            await self._hand_on(one.taken, await self._learned(one.ready))
-
-    async def _received(self, one: Sent) -> Learned | None:
-        started = time.monotonic()
-        learned = await in_thread(self._learning, partial(self._learner.receive, one.ready))
-        if learned is not None:  # otherwise its time is yet to come
-            self._status.spent("learn", time.monotonic() - started)
-        return learned
-
-    async def _refused(self) -> list[Sent]:
-        """What was sent after a batch that the core did not take: it refuses that as well. What
-        texts say it took, and knows before it learns the batch after all."""
-        sent = list(self._sent)
-        self._sent.clear()
-        refused = [one for one in sent if isinstance(one, Sent)]
-        for one in sent:
-            if isinstance(one, Understood):
-                await self._hand_on(Taken(ITEMS, [], []), one.learned)
-        for one in refused:
-            if one.ready.batch and await self._received(one) is not None:
-                # its events are learned in the wrong order: they must be neither written nor lost
-                raise RuntimeError("the core stepped a batch after one that it had refused")
-        return refused
 
     async def _hand_on(self, taken: Taken, learned: Learned) -> None:
         shard = self._last_batch & SHARD_MASK
@@ -387,19 +316,6 @@ class Pipeline:
         self._offsets |= offsets
         self._keeper.learned(len(learned.step.accepted))
         await self._queue.put(Work(learned, batch, taken.written, offsets))
-
-    async def _learned(self, ready: Prepared) -> Learned:
-        await self._queue.join()  # histories that are read now must have all events before these
-        learn = partial(self._learner.learn, ready)
-        try:
-            return await self._persist("learn", lambda: learn(_now_ms()), self._learning)
-        except Poisoned as poisoned:
-            return await self._rescued(poisoned)
-
-    async def _rescued(self, poisoned: Poisoned) -> Learned:
-        await self._queue.join()  # find the culprits once all before them is journalled
-        rescue = partial(self._learner.rescue, poisoned)
-        return await self._persist("rescue", lambda: rescue(_now_ms()), self._learning)
 
     async def _announced(self, messages: list[Message]) -> Learned:
         announce = partial(self._learner.announce, messages)

@@ -16,7 +16,7 @@ from typing import Any
 
 from infra.address import BrokerAddress
 from infra.children import end_with_parent
-from streams.bench.machine import BenchError, cpu_s, rss_mb
+from streams.bench.machine import BenchError, cpu_s, resident_mb
 from streams.status import Running
 
 READY_S = 120.0
@@ -131,7 +131,7 @@ class BenchWorker:
 
     def rss_mb(self) -> float:
         assert self._process is not None
-        return rss_mb(self._process.pid)
+        return resident_mb(self._process.pid)
 
     def await_ready(self) -> None:
         self.until(lambda health: health.get("status") == "ok", READY_S, "it is ready")

@@ -38,12 +38,16 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "")
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory of a process and all below it in MB (2^20 bytes); 0 if gone. Linux only."""
+def resident_mb(pid: int) -> float:
+    """Memory that a process and all below it hold, in MB (2^20 bytes); 0 if gone. Linux only.
+
+    Pages that several of them share (libraries, a state that a fork writes) count once, as Linux
+    shares them out ("Pss"): a sum of resident sizes would count torch's code four times.
+    """
     total = 0.0
     try:
         for each in [pid, *_children(pid)]:
-            total += _own_rss_mb(each)
+            total += _own_mb(each)
     except OSError:
         pass
     return total
@@ -55,13 +59,14 @@ def _children(pid: int) -> list[int]:
     return found + [below for child in found for below in _children(child)]
 
 
-def _own_rss_mb(pid: int) -> float:
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
+def _own_mb(pid: int) -> float:
+    for name, what in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):  # containers may lack one
+        try:
+            for line in Path(f"/proc/{pid}/{name}").read_text().splitlines():
+                if line.startswith(what):
+                    return int(line.split()[1]) / 1024
+        except OSError:
+            continue
     return 0.0
 
 

@@ -19,7 +19,7 @@ from streams.bench.child import BenchWorker
 from streams.bench.delay import DelayPlan
 from streams.bench.delay import run as run_delays
 from streams.bench.live import LivePlan
-from streams.bench.machine import BenchError, machine, rss_mb
+from streams.bench.machine import BenchError, machine, resident_mb
 from streams.bench.soak import Samples, Seen
 from streams.bench.traffic import Traffic
 from streams.delay_report import delay_table, plot_delay
@@ -65,8 +65,8 @@ def test_the_machine_is_described() -> None:
     import os
 
     assert machine()["cores"] >= 1 and machine()["freshrec"]
-    assert rss_mb(os.getpid()) > 10
-    assert rss_mb(2**22 + 1) == 0.0
+    assert resident_mb(os.getpid()) > 10
+    assert resident_mb(2**22 + 1) == 0.0
 
 
 def test_live_against_a_null_core(address: BrokerAddress, tmp_path: Path) -> None:

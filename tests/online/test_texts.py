@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -209,16 +210,44 @@ def test_search_finds_words_and_meaning_and_heeds_the_shopper(shop: Shop) -> Non
     assert mine != anybody and set(mine[:5]) == set(anybody[:5])
 
 
-def test_searching_changes_nothing(shop: Shop) -> None:
-    def all_of_it() -> dict[str, bytes]:
-        arrays, plain = flattened(shop.core.state())
-        return {name: a.tobytes() for name, a in arrays.items()} | {"plain": repr(plain).encode()}
+def all_of(core: Recommender) -> dict[str, bytes]:
+    arrays, plain = flattened(core.state())
+    return {name: a.tobytes() for name, a in arrays.items()} | {"plain": repr(plain).encode()}
 
-    before = all_of_it()
+
+def test_searching_changes_nothing(shop: Shop) -> None:
+    before = all_of(shop.core)
     shop.core.search(TextVector(query_name("q"), vector(2)), "q", {"old-1": 1.0}, "user-1", shop.n)
     for by in WAYS:
         assert shop.core.similar("old-1", by, 1 << 40)
-    assert all_of_it() == before
+    assert all_of(shop.core) == before
+
+
+def test_who_asks_in_the_middle_of_a_batch_changes_nothing() -> None:
+    """And is answered: between lists and between slates nothing is half done."""
+    query, answers = TextVector(query_name("q"), vector(2)), []
+
+    def ask(core: Recommender) -> None:
+        answers.append(core.search(query, "q", {"old-1": 1.0}, "user-1", 500))
+        answers.append(core.similar("old-1", "both", 500))
+
+    steps, states = [], []
+    for asks in (False, True):
+        shop = Shop()
+        for n in range(20):
+            shop.announce(f"old-{n}", n % 4)
+        if asks:
+            shop.core.pause = partial(ask, shop.core)
+        rng, some = np.random.default_rng(5), []
+        for n in range(1, 301):
+            event = Event(event_id=str(n), type="click", user_id=f"user-{rng.integers(60)}",
+                          item_id=f"old-{rng.integers(20)}", ts=n)  # fmt: skip
+            some.append(Delivery(event, "events", 0, n, n))
+        steps.append([shop.core.step(some[at : at + 100], 1_000) for at in range(0, 300, 100)])
+        states.append(all_of(shop.core))
+    assert len(answers) > 60 and all(answers)
+    assert steps[0] == steps[1]
+    assert states[0] == states[1]
 
 
 def test_items_like_one_by_text_and_by_behaviour(shop: Shop) -> None:
