@@ -27,6 +27,7 @@ from encoders.wording import plain
 
 Say = Callable[[int, int, str], None]  # steps done, of how many, what to note
 READ_AT_ONCE = 64
+SELDOM = 1e-6  # an answer that is never drawn
 PARTS = (0.5, 0.25, 0.1, 0.05)  # of what was learned last that are tried as well
 
 
@@ -35,17 +36,17 @@ class TuningConfig:
     rank: int = 8  # of the products that are learned
     scale: int = 16  # an adapter is multiplied by scale / rank
     dropout: float = 0.1
-    rate: float = 5e-4
+    rate: float = 3e-4
     decay: float = 0.01  # of weights, at each step, times the rate
     warm: float = 0.1  # of the steps in which the rate rises
     temperature: float = 0.05
     near: float = 0.2  # weight of 1 - cosine to the untaught vector
     pairs: int = 64  # of a mini-batch
     negatives: int = 16  # of each of the three kinds
-    epochs: int = 4
+    epochs: int = 12
     steps: int = 400  # at most
     validations: int = 12
-    patience: int = 6  # validations without a better one before it ends
+    patience: int = 8  # validations without a better one before it ends
     among: int = 1_000  # items that validation ranks
     seed: int = 0
 
@@ -110,12 +111,13 @@ class _Tuning:
         self._names, self._weights = list(moved), list(moved.values())
         self._negatives = Negatives(shop, config.negatives, self._rng)
         self._together = _together(learned, len(shop.texts))
+        self._size = min(config.pairs, max(len(learned.left) // 8, 2))
+        self._drawn = self._log_drawn().to(self._device.torch)
         self._untaught: dict[int, Tensor] = {}
 
     def run(self, validation: Pairs, say: Say) -> Tuned:
         config, count = self._config, len(self._learned.left)
-        size = min(config.pairs, max(count // 8, 2))
-        steps = min(-(-count // size) * config.epochs, config.steps)
+        steps = min(-(-count // self._size) * config.epochs, config.steps)
         every = max(steps // config.validations, 1)
         among = self._among(validation)
         optimizer = torch.optim.AdamW(self._weights, config.rate, weight_decay=config.decay)
@@ -123,7 +125,7 @@ class _Tuning:
         best, best_step, since, losses = self._state(), 0, 0, []
         score = top = self._score(validation, among)
         curve = [{"step": 0, "rank": score}]
-        for step, rows in enumerate(self._batches(size, steps), 1):
+        for step, rows in enumerate(self._batches(self._size, steps), 1):
             loss = self._loss(rows)
             optimizer.zero_grad()
             loss.backward()
@@ -148,6 +150,13 @@ class _Tuning:
             curve.append({"step": last_step, "share": part, "rank": score})
         self._load(best)
         return Tuned(self._model.eval(), best_step, last_step, share, curve)
+
+    def _log_drawn(self) -> Tensor:
+        """Logarithms (T,) of how often each text is among a mini-batch's answers, on average."""
+        ends = np.concatenate([self._learned.left, self._learned.right])
+        drawn = self._size / len(ends) * np.bincount(ends, minlength=len(self._shop.texts))
+        drawn[: self._shop.items] += self._negatives.expected()
+        return torch.from_numpy(np.log(np.maximum(drawn, SELDOM)).astype(np.float32))
 
     def _batches(self, size: int, steps: int) -> list[np.ndarray]:
         """Places of pairs in random order, each once in an epoch."""
@@ -177,8 +186,13 @@ class _Tuning:
         return loss + self._config.near * (1 - (vectors * self._before(texts)).sum(1)).mean()
 
     def _contrast(self, a: Tensor, b: Tensor, left: np.ndarray, others: np.ndarray) -> Tensor:
-        """Of vectors (B, D) among (C, D), the first B of which are theirs."""
-        scores = a @ b.T / self._config.temperature
+        """Of vectors (B, D) among (C, D), the first B of which are theirs.
+
+        What is taken often is drawn often as a wrong answer. Uncorrected, the model would learn to
+        look away from it (Yi et al. 2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus
+        Item Recommendations"): each score gives up the logarithm of how often it is drawn.
+        """
+        scores = a @ b.T / self._config.temperature - self._drawn[torch.from_numpy(others)]
         keys = left[:, None] * len(self._shop.texts) + others[None, :]
         wrong = np.isin(keys, self._together) | (left[:, None] == others[None, :])
         wrong[np.arange(len(left)), np.arange(len(left))] = False
@@ -249,6 +263,15 @@ class Negatives:
         self._category = np.where(said, shop.category, -1)
         self._order = np.argsort(self._category, kind="stable")
         self._sorted = self._category[self._order]
+
+    def expected(self) -> np.ndarray:
+        """How often each item is drawn at a time, about (I,): of a category evenly."""
+        found = np.zeros(len(self._category))
+        n, even = min(self._count, len(self._items)), 1 / max(len(self._items), 1)
+        found[self._items] += n * (even + (even if self._popular is None else self._popular))
+        ranged = self._category >= 0
+        found[ranged] += n / max(int(ranged.sum()), 1)
+        return found
 
     def draw(self, items: np.ndarray) -> np.ndarray:
         """At random, by popularity, and of the same category as one of `items`."""
