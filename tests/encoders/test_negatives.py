@@ -1,4 +1,4 @@
-"""Wrong answers for `tune-text`: how often each is drawn is known, for scores are corrected by it."""
+"""Wrong answers of `tune-text`: how often each is drawn is known; scores are corrected by it."""
 
 from __future__ import annotations
 
