@@ -19,7 +19,6 @@ from online.texts import TextVector
 from streams import learning, patience
 from streams.core_process import CoreLost, CoreProcess
 from streams.inbox import Taken
-from streams.pipeline import Sent
 from tests.streams.cores import FORGETFUL, SMALL, TOUCHY, Forgetful, Touchy
 from tests.streams.pipeline_run import Flapping, Run, event, ids, messages
 
@@ -161,8 +160,7 @@ async def test_batches_that_were_learned_out_of_order_are_not_survived(
         learner = run.pipeline._learner
         for first in (0, 20):
             ready = learner.prepare(messages(some(first), first))
-            learner.send(ready, 2**50)
-            run.pipeline._sent.append(Sent(Taken("events", [], []), ready))
+            await run.pipeline._under_way.send(Taken("events", [], []), ready)
         await run.learn([m._replace(topic="items") for m in messages(some(40), 40)])
         error = await asyncio.wait_for(run.pipeline.failed, 10)
         assert "stepped a batch after one that it had refused" in str(error)
