@@ -12,7 +12,6 @@ from typing import IO, Any
 from infra import native, reading, schema
 from infra.binding import bind, columns_of
 from infra.chdb_connection import ChdbConnection
-from infra.children import lower_threads
 from infra.pool import Pool
 from infra.warehouse_types import Answer, WarehouseError, WarehouseLocked
 from online.events import Item
@@ -50,12 +49,6 @@ def lock(directory: Path) -> IO[str]:
     return file
 
 
-# Threads of the engine that merge parts: a fifth of a processor at 500 events/s, for which nobody
-# waits. Below all that somebody waits for, and above what nobody ever waits for.
-MERGES = frozenset({"MergeMutate"})
-BELOW = 15  # niceness
-
-
 class ChdbWarehouse:
     """`Warehouse` over chdb. Two connections write, another reads, so none waits for the others.
 
@@ -89,12 +82,10 @@ class ChdbWarehouse:
     def migrate(self) -> list[str]:
         with self._writers.borrowed() as writer:
             self._types.clear()
-            done = schema.migrate(
+            return schema.migrate(
                 lambda sql, parameters=None: self._run(writer, bind(sql, parameters)),
                 f"the warehouse in {self.directory}",
             )
-        lower_threads(MERGES, BELOW)  # they are there now
-        return done
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         if not rows:

@@ -29,8 +29,12 @@ class Line:
             self._put(self._calls, None, MOST_CALLS)
 
     def read_questions(self, pipe: IO[bytes]) -> None:
-        while (question := receive(pipe, Call)) is not None:
-            self._put(self._asked, question, MOST_ASKED)
+        try:
+            while (question := receive(pipe, Call)) is not None:
+                self._put(self._asked, question, MOST_ASKED)
+        except BaseException:
+            self._put(self._calls, None, MOST_CALLS)  # who asks would wait for ever
+            raise
 
     def question(self) -> Call | None:
         """The next question, if there is one."""
