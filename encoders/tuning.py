@@ -112,7 +112,7 @@ class _Tuning:
         self._negatives = Negatives(shop, config.negatives, self._rng)
         self._together = _together(learned, len(shop.texts))
         self._size = min(config.pairs, max(len(learned.left) // 8, 2))
-        self._drawn = self._log_drawn().to(self._device.torch)
+        self._drawn = self._log_drawn(learned.right), self._log_drawn(learned.left)
         self._untaught: dict[int, Tensor] = {}
 
     def run(self, validation: Pairs, say: Say) -> Tuned:
@@ -151,12 +151,13 @@ class _Tuning:
         self._load(best)
         return Tuned(self._model.eval(), best_step, last_step, share, curve)
 
-    def _log_drawn(self) -> Tensor:
-        """Logarithms (T,) of how often each text is among a mini-batch's answers, on average."""
-        ends = np.concatenate([self._learned.left, self._learned.right])
-        drawn = self._size / len(ends) * np.bincount(ends, minlength=len(self._shop.texts))
-        drawn[: self._shop.items] += self._negatives.expected()
-        return torch.from_numpy(np.log(np.maximum(drawn, SELDOM)).astype(np.float32))
+    def _log_drawn(self, answers: np.ndarray) -> Tensor:
+        """Logarithms (T,) of how often each text is among a mini-batch's answers, on average;
+        answers: one of each pair."""
+        drawn = self._size / len(answers) * np.bincount(answers, minlength=len(self._shop.texts))
+        drawn[: self._shop.items] += self._negatives.expected(self._learned.right)
+        logs = torch.from_numpy(np.log(np.maximum(drawn, SELDOM)).astype(np.float32))
+        return logs.to(self._device.torch)
 
     def _batches(self, size: int, steps: int) -> list[np.ndarray]:
         """Places of pairs in random order, each once in an epoch."""
@@ -175,24 +176,29 @@ class _Tuning:
         self._model.train()
         vectors = self._vectors(texts)
         a, b = vectors[at[: len(left)]], vectors[at[len(left) :]]
-        loss = self._contrast(a, b, left, others)
+        loss = self._contrast(a, b, left, others, self._drawn[0])
         backward = left < self._shop.items  # no item's answer is a query
         if backward.any():
             pool = np.concatenate([left, others[len(left) :]])
             there = torch.cat([a, b[len(left) :]])
             picked = np.flatnonzero(backward)
             items = np.flatnonzero(pool < self._shop.items)
-            loss = (loss + self._contrast(b[picked], there[items], right[picked], pool[items])) / 2
+            again = self._contrast(
+                b[picked], there[items], right[picked], pool[items], self._drawn[1]
+            )
+            loss = (loss + again) / 2
         return loss + self._config.near * (1 - (vectors * self._before(texts)).sum(1)).mean()
 
-    def _contrast(self, a: Tensor, b: Tensor, left: np.ndarray, others: np.ndarray) -> Tensor:
+    def _contrast(
+        self, a: Tensor, b: Tensor, left: np.ndarray, others: np.ndarray, drawn: Tensor
+    ) -> Tensor:
         """Of vectors (B, D) among (C, D), the first B of which are theirs.
 
         What is taken often is drawn often as a wrong answer. Uncorrected, the model would learn to
         look away from it (Yi et al. 2019, "Sampling-Bias-Corrected Neural Modeling for Large Corpus
         Item Recommendations"): each score gives up the logarithm of how often it is drawn.
         """
-        scores = a @ b.T / self._config.temperature - self._drawn[torch.from_numpy(others)]
+        scores = a @ b.T / self._config.temperature - drawn[torch.from_numpy(others)]
         keys = left[:, None] * len(self._shop.texts) + others[None, :]
         wrong = np.isin(keys, self._together) | (left[:, None] == others[None, :])
         wrong[np.arange(len(left)), np.arange(len(left))] = False
@@ -264,13 +270,16 @@ class Negatives:
         self._order = np.argsort(self._category, kind="stable")
         self._sorted = self._category[self._order]
 
-    def expected(self) -> np.ndarray:
-        """How often each item is drawn at a time, about (I,): of a category evenly."""
+    def expected(self, items: np.ndarray) -> np.ndarray:
+        """How often each item is drawn at a time (I,), when draws are for some of `items`."""
         found = np.zeros(len(self._category))
         n, even = min(self._count, len(self._items)), 1 / max(len(self._items), 1)
         found[self._items] += n * (even + (even if self._popular is None else self._popular))
-        ranged = self._category >= 0
-        found[ranged] += n / max(int(ranged.sum()), 1)
+        ranged, wanted = self._category >= 0, self._category[items]
+        if ranged.any():
+            sizes = np.bincount(self._category[ranged])
+            asked = np.bincount(wanted[wanted >= 0], minlength=len(sizes)) / len(items)
+            found[ranged] += n * (asked / np.maximum(sizes, 1))[self._category[ranged]]
         return found
 
     def draw(self, items: np.ndarray) -> np.ndarray:
