@@ -30,7 +30,7 @@ class DemoError(RuntimeError):
 
 
 def claim_state(settings: Settings) -> None:
-    """Empty the warehouse that an earlier demo left; refuse one that holds anything else."""
+    """Remove what an earlier demo left and learned; refuse a folder that holds anything else."""
     state = settings.state
     cure = "run the demo elsewhere: FRESHREC_STATE=another-folder freshrec demo"
     running = Running.load(state)
@@ -39,15 +39,20 @@ def claim_state(settings: Settings) -> None:
             f"a worker (pid {running.pid}) runs with the state folder {str(state)!r}: stop it, or"
             f" {cure}"
         )
-    folder = state / "warehouse"
-    if not folder.exists():
-        return
-    if _foreign_events(folder, _marked(state)):
+    marked = _marked(state)
+    folder, checkpoints = state / "warehouse", state / "checkpoints"
+    if folder.exists():
+        foreign = folder if _foreign_events(folder, marked) else None
+    else:  # or it was another one's: a server, say, whose worker keeps its states here
+        foreign = checkpoints if checkpoints.exists() and not marked else None
+    if foreign:
         raise DemoError(
-            f"{str(folder)!r} holds events that are not the demo's, and the demo starts empty:"
+            f"{str(foreign)!r} holds events that are not the demo's, and the demo starts empty:"
             f" move it away, or {cure}"
         )
-    shutil.rmtree(folder)
+    for left in (checkpoints, folder, state / "faust"):  # a core that knew the log would skip it
+        if left.exists():
+            shutil.rmtree(left)
     (state / MARK).unlink(missing_ok=True)
 
 
@@ -90,6 +95,7 @@ class DemoWorker:
         own = {
             "FRESHREC_BROKER": "embedded",
             "FRESHREC_WAREHOUSE": "",  # in the state folder, whatever `.env` says
+            "FRESHREC_CHECKPOINTS": "",  # there as well
             "FRESHREC_STATE": str(self._state),
             "FRESHREC_HTTP": self._http,
         }

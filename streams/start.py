@@ -89,7 +89,16 @@ class Start:
                 "(FRESHREC_CHECKPOINTS); or, if those others are gone for good, start once with "
                 "--fresh"
             )
+        if not known and self._checkpoints.used and not self._fresh and self._empty():
+            raise StateError(
+                f"the warehouse holds no events, and the checkpoints in {self._checkpoints.folder} "
+                "were learned from some, which would be taken for known: put that warehouse back; "
+                "or start once with --fresh: then they are set aside"
+            )
         claim(self._warehouse, shard, lineage)
+
+    def _empty(self) -> bool:
+        return not self._warehouse.query("SELECT 1 FROM events LIMIT 1").rows
 
     # -- the newest state --------------------------------------------------------------------
 

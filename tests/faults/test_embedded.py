@@ -6,6 +6,7 @@ Ports in use, and two workers with one state folder: tests/live/test_worker.py.
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_what_an_embedded_worker_learned_outlives_it_its_broker_and_its_release(
     )
     assert [tuple(row) for row in counts.rows] == [(EVENTS + 900, EVENTS + 900)]
     assert numbers.rows[0][0] > old_state.LAST_BATCH
+
+    elsewhere = (up.state / "warehouse").rename(tmp_path / "warehouse")
+    said = up.refused()  # what its core knows would be skipped as learned
+    assert "holds no events" in said and "put that warehouse back" in said and "--fresh" in said
+    shutil.rmtree(up.state / "warehouse")
+    elsewhere.rename(up.state / "warehouse")
+    up.start()
+    learn(up, EVENTS + 900, 100)
+    assert up.stop() == 0

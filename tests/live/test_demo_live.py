@@ -103,6 +103,9 @@ def test_the_demo_starts_anew_where_a_demo_was(tmp_path: Path) -> None:
     leave_events(state, "embedded-1")
     (state / MARK).write_text(json.dumps({"brokers": ["embedded-1"]}))
     (state / "mine.txt").write_text("not a warehouse")
+    for learned in ("checkpoints", "faust"):  # a core that knew the log would skip all of it
+        (state / learned).mkdir()
+        (state / learned / "state").write_text("learned")
     claim_state(settings_at(state))
     assert sorted(path.name for path in state.iterdir()) == ["mine.txt"]
 
@@ -118,6 +121,14 @@ def test_the_demo_deletes_nothing_that_is_not_its_own(tmp_path: Path, mark: str 
     warehouse = ChdbWarehouse(state / "warehouse", broker_id="")
     assert warehouse.query("SELECT count() FROM events").rows == [(1,)]
     warehouse.close()
+
+
+def test_the_demo_leaves_the_states_of_a_worker_with_a_warehouse_elsewhere(tmp_path: Path) -> None:
+    state = tmp_path / "checkpoints" / "shard-0" / "state-000000000001"
+    state.mkdir(parents=True)
+    with pytest.raises(DemoError, match="not the demo's.*FRESHREC_STATE=another-folder"):
+        claim_state(settings_at(tmp_path))
+    assert state.exists()
 
 
 def test_the_demo_refuses_a_folder_that_a_worker_uses(tmp_path: Path) -> None:
