@@ -291,7 +291,8 @@ class Recommender:
         memory = self._memory
         if not self.config.encoder.project:
             return learned[:0]
-        return self._projection.apply(memory.tables, memory.texts, q, memory.items.rows, learned)
+        rows = memory.items.rows
+        return self._projection.apply(memory.tables, memory.texts, q, rows, learned, self.pause)
 
     def _new_weights(self) -> Weights | None:
         if not self._untold or self._teaching is None or self.config.encoder.follows:

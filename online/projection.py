@@ -9,6 +9,8 @@ taken. All this happens where new weights begin to serve, when users' states are
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from online.sequence import NOWHERE, Sequences
@@ -21,6 +23,7 @@ WARM = 5.0  # times an item was taken from which on the regression learns from i
 FEWEST = 200  # warm items without which nothing is projected
 MOST = 4_096  # warm items that it learns from, those taken most
 RIDGE = 10.0
+PART = 1_024  # items that are projected at once: some 5 ms, and 2 MB
 EVERY = 4  # sets of weights that one regression serves
 PRIOR = 3.0  # times an item was taken at which learned and projected vectors count the same
 RARE = 0.1  # the quantile of the learned biases that is a projected item's
@@ -33,11 +36,15 @@ class Projection:
         self._age = 0
         self._projected = np.zeros(0, bool)  # (I,) by slot: nothing was learned of it
 
-    def apply(self, t: Tables, x: Texts, q: Sequences, rows: int, slots: Array) -> Array:
+    def apply(
+        self, t: Tables, x: Texts, q: Sequences, rows: int, slots: Array,
+        pause: Callable[[], None] = lambda: None,
+    ) -> Array:  # fmt: skip
         """Project what has no vector, and mix into those just learned (`slots`); the slots that
         changed besides these.
 
-        rows: slots in use; an empty `slots`: what others learned is mixed already.
+        rows: slots in use; an empty `slots`: what others learned is mixed already; pause: called
+        between parts, where each vector is the old or the new one.
         """
         if not x.vector.shape[1] or not q.vector.shape[1]:
             return np.zeros(0, np.int64)
@@ -48,6 +55,7 @@ class Projection:
         fitted = self._age % EVERY == 0
         if fitted:
             self._fit(t, x, q, np.flatnonzero(learned & (t.taken[:rows] >= WARM)))
+            pause()
         self._age += 1
         if not len(self._weights):
             return np.zeros(0, np.int64)
@@ -57,10 +65,11 @@ class Projection:
         _put(q, some, own * q.vector[some] + PRIOR * self._vectors(x, some))
         cold = np.flatnonzero(said & ~learned & (fitted | ~self._projected[:rows]))
         self._projected[cold] = True
-        q.bias[cold] = self._bias
-        for at in range(0, len(cold), MOST):  # bounds the memory that it takes
-            part = cold[at : at + MOST]
+        for at in range(0, len(cold), PART):
+            part = cold[at : at + PART]
+            q.bias[part] = self._bias
             _put(q, part, self._vectors(x, part))
+            pause()
         return cold
 
     def learned(self, slots: Array) -> None:

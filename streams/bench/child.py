@@ -20,6 +20,7 @@ from streams.bench.machine import BenchError, cpu_s, resident_mb
 from streams.status import Running
 
 READY_S = 120.0
+MEMORY_S = 10.0
 STOP_S = 30.0
 STALL_S = 60.0  # without a new row: something is wrong
 
@@ -52,6 +53,7 @@ class BenchWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._http = ""
         self.peak_mb = 0.0
+        self._mb, self._weighed = 0.0, -MEMORY_S  # as it was last, and when
 
     def __enter__(self) -> BenchWorker:
         self.state.mkdir(parents=True)
@@ -130,8 +132,13 @@ class BenchWorker:
             return {}
 
     def rss_mb(self) -> float:
+        """Looked at every MEMORY_S: counting shared pages takes time, in which the worker waits
+        whenever it maps memory."""
         assert self._process is not None
-        return resident_mb(self._process.pid)
+        now = time.monotonic()
+        if now - self._weighed >= MEMORY_S:
+            self._weighed, self._mb = now, resident_mb(self._process.pid)
+        return self._mb
 
     def await_ready(self) -> None:
         self.until(lambda health: health.get("status") == "ok", READY_S, "it is ready")
