@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -254,18 +253,17 @@ class Memory:
         none = [name for name, slot in slots.items() if self.texts.scale[slot] == 0.0]
         return sorted(none, key=lambda name: -self.tables.taken[slots[name]])
 
-    def put_texts(self, vectors: Iterable[TextVector]) -> None:
-        """What items' texts, and queries, say. Of items that are not held nothing is kept."""
-        for one in vectors:
-            query = one.name.startswith(QUERY)
-            if query:
-                self._take_query(one.name)
-            slot = self.items.get(one.name)
-            if slot >= 0 and self.texts.vector.shape[1]:
-                put_text(
-                    self.tables, self.texts, self.items.rows, slot, one.values, not query,
-                    self._products,
-                )  # fmt: skip
+    def put_text(self, one: TextVector) -> None:
+        """What an item's text, or a query, says. Of items that are not held nothing is kept."""
+        query = one.name.startswith(QUERY)
+        if query:
+            self._take_query(one.name)
+        slot = self.items.get(one.name)
+        if slot >= 0 and self.texts.vector.shape[1]:
+            put_text(
+                self.tables, self.texts, self.items.rows, slot, one.values, not query,
+                self._products,
+            )  # fmt: skip
 
     def withdraw(self, item_id: str) -> None:
         self._catalogue.pop(item_id, None)

@@ -17,6 +17,7 @@ from online.history import newest
 from online.sequence import NEAR, NOWHERE, Sequences, ask
 from online.tables import Tables
 
+BLOCK = 1_024  # items: 256 kB of vectors
 SPARE = 4  # an index is asked for this many times NEAR: the user's own items may be among them
 
 
@@ -144,10 +145,15 @@ class Nearest:
         return query, rows
 
     def _multiply(self, q: Sequences, query: np.ndarray, items: int) -> np.ndarray:
-        """Each user's is a product of its own: its bits do not depend on who else is asked for."""
+        """Each user's is a product of its own: its bits do not depend on who else is asked for.
+
+        A block of items serves all users while it is in the processor's cache.
+        """
         if self._products.shape[1] < items:
             self._products = np.zeros((self._at_once, len(q.bias)), np.float32)
         products = self._products[: len(query), :items]
-        for one, out in zip(query, products, strict=True):
-            np.dot(q.vector[:items], one, out=out)
+        for at in range(0, items, BLOCK):
+            vectors = q.vector[at : min(at + BLOCK, items)]
+            for one, out in zip(query, products, strict=True):
+                np.dot(vectors, one, out=out[at : at + BLOCK])
         return products

@@ -54,12 +54,14 @@ class Texts(NamedTuple):
     scale: np.ndarray  # (I,) f4 what makes it of length 1; 0: there is no text
     near: np.ndarray  # (I, ALIKE) i4 keys of the items most alike, in order, -1 none
     alike: np.ndarray  # (I, ALIKE) f4 how much: cosines
+    least: np.ndarray  # (I,) f4 what is to be exceeded to come among them
     category: np.ndarray  # (I,) i4 number, 0 none
     brand: np.ndarray  # (I,) i4 number, 0 none
     price: np.ndarray  # (I,) f4 its logarithm, nan unknown
 
 
-_EMPTY = {"near": -1, "price": np.nan}
+ROOM = np.float32(-2.0)  # below any cosine
+_EMPTY = {"near": -1, "least": ROOM, "price": np.nan}
 
 
 def query_name(query: str) -> str:
@@ -81,6 +83,7 @@ def new_texts(width: int, items: int) -> Texts:
         scale=np.zeros(items, np.float32),
         near=np.full((items, ALIKE if width else 0), -1, np.int32),
         alike=np.zeros((items, ALIKE if width else 0), np.float32),
+        least=np.full(items, ROOM, np.float32),
         category=np.zeros(items, np.int32),
         brand=np.zeros(items, np.int32),
         price=np.full(items, np.nan, np.float32),
@@ -99,7 +102,9 @@ def resized(x: Texts, items: int) -> Texts:
 
 def texts_state(x: Texts, items: int) -> State:
     """What is known of so many items; `restored` takes it back."""
-    return {name: array[:items] for name, array in x._asdict().items()}
+    kept = {name: array[:items] for name, array in x._asdict().items()}
+    del kept["least"]  # follows from the others
+    return kept
 
 
 def restored(state: State | None, width: int, items: int) -> Texts:
@@ -107,8 +112,11 @@ def restored(state: State | None, width: int, items: int) -> Texts:
     texts are then read again."""
     found = new_texts(width, items)
     if state is not None and state["vector"].shape[1] == width:
-        for name, array in found._asdict().items():
-            array[: len(state[name])] = state[name]
+        arrays = found._asdict()
+        for name, kept in state.items():
+            arrays[name][: len(kept)] = kept
+        if width:
+            found.least[:] = np.where(found.near[:, -1] < 0, ROOM, found.alike[:, -1])
     return found
 
 
@@ -140,35 +148,36 @@ def products(vector: np.ndarray, one: np.ndarray, out: np.ndarray) -> None:
 
 
 @compiled
-def _place(near: np.ndarray, alike: np.ndarray, key: int, value: np.float32) -> None:
-    """Put a key among the nearest (ALIKE,) of an item, if it is near enough."""
+def _place(x: Texts, j: int, key: int, value: np.float32) -> None:
+    """Put a key among the nearest of item j; `value` is more than its least."""
+    near, alike = x.near[j], x.alike[j]
     at = len(near) - 1
-    if near[at] >= 0 and alike[at] >= value:
-        return
     while at > 0 and (near[at - 1] < 0 or alike[at - 1] < value):
         near[at], alike[at] = near[at - 1], alike[at - 1]
         at -= 1
     near[at], alike[at] = key, value
+    if near[-1] >= 0:
+        x.least[j] = alike[-1]
 
 
 @compiled
-def _take_out(near: np.ndarray, alike: np.ndarray, key: int) -> None:
-    n = len(near)
-    for at in range(n):
-        if near[at] == key:
-            for m in range(at, n - 1):
-                near[m], alike[m] = near[m + 1], alike[m + 1]
-            near[n - 1], alike[n - 1] = -1, 0.0
-            return
+def _take_out(x: Texts, j: int, at: int) -> None:
+    near, alike, n = x.near[j], x.alike[j], x.near.shape[1]
+    for m in range(at, n - 1):
+        near[m], alike[m] = near[m + 1], alike[m + 1]
+    near[n - 1], alike[n - 1] = -1, 0.0
+    x.least[j] = ROOM
 
 
 @compiled
 def _unlink(x: Texts, rows: int, key: int) -> None:
     """Take an item out of the others' nearest."""
-    near, alike = x.near, x.alike
+    near = x.near
     for j in range(rows):
-        if near[j, 0] >= 0:
-            _take_out(near[j], alike[j], key)
+        for at in range(near.shape[1]):
+            if near[j, at] == key:
+                _take_out(x, j, at)
+                break
 
 
 @compiled
@@ -177,9 +186,10 @@ def link(t: Tables, x: Texts, rows: int, slot: int, both: bool, out: np.ndarray)
 
     rows: slots in use; out: (≥ rows,) i4, work space. Nothing is linked to what cannot be shown.
     """
-    near, alike, scale, keys, known = x.near, x.alike, x.scale, t.key, t.known
-    near[slot, :] = -1
-    alike[slot, :] = 0.0
+    scale, keys, known, least = x.scale, t.key, t.known, x.least
+    x.near[slot, :] = -1
+    x.alike[slot, :] = 0.0
+    x.least[slot] = ROOM
     if scale[slot] == 0.0:
         return
     products(x.vector[:rows], x.vector[slot], out[:rows])
@@ -187,10 +197,10 @@ def link(t: Tables, x: Texts, rows: int, slot: int, both: bool, out: np.ndarray)
         if j == slot or scale[j] == 0.0:
             continue
         value = np.float32(out[j]) * (scale[slot] * scale[j])
-        if known[j]:
-            _place(near[slot], alike[slot], keys[j], value)
-        if both:
-            _place(near[j], alike[j], keys[slot], value)
+        if known[j] and value > least[slot]:
+            _place(x, slot, keys[j], value)
+        if both and value > least[j]:  # nearly never: calls cost more than all the rest
+            _place(x, j, keys[slot], value)
 
 
 @compiled
@@ -242,11 +252,16 @@ def put_text(
 @compiled
 def _unlink_near(t: Tables, x: Texts, slot: int) -> None:
     """Take an item out of the nearest of its own nearest: most of those who have it."""
-    for k in range(x.near.shape[1]):
-        key = x.near[slot, k]
+    near, own = x.near, t.key[slot]
+    for k in range(near.shape[1]):
+        key = near[slot, k]
         other = key & SLOT_MASK
-        if key >= 0 and t.key[other] == key:
-            _take_out(x.near[other], x.alike[other], t.key[slot])
+        if key < 0 or t.key[other] != key:
+            continue
+        for at in range(near.shape[1]):
+            if near[other, at] == own:
+                _take_out(x, other, at)
+                break
 
 
 def drop_text(t: Tables, x: Texts, slot: int) -> None:
@@ -255,6 +270,7 @@ def drop_text(t: Tables, x: Texts, slot: int) -> None:
     x.scale[slot] = 0.0
     x.near[slot] = -1
     x.alike[slot] = 0.0
+    x.least[slot] = ROOM
     x.category[slot] = x.brand[slot] = 0
     x.price[slot] = np.nan
 

@@ -92,7 +92,7 @@ def test_nearest_items_are_those_that_a_full_search_finds() -> None:
         if rng.random() < 0.1 and len(memory.items) > 50:
             memory.expire_item()
         memory.announce(Item(item_id=name))
-        memory.put_texts([TextVector(name, rng.normal(size=WIDTH).astype(np.float32).tobytes())])
+        memory.put_text(TextVector(name, rng.normal(size=WIDTH).astype(np.float32).tobytes()))
     x, t = memory.texts, memory.tables
     names = memory.items.ids_held()
     slots = [memory.items.get(name) for name in names]
