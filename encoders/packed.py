@@ -8,6 +8,9 @@ core reads 690 titles/s instead of 590.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,31 +30,30 @@ class PackedLinear(nn.Module):
         return product
 
 
-def pack(model: nn.Module) -> int:
+def pack(model: nn.Module, trial: Callable[[], np.ndarray]) -> int:
     """Replace what multiplies in a bfloat16 model that only serves; how many were.
 
     Those are operators that torch's own compiler uses, not ones that it promises: where they are
-    missing, or do not do what they should, the model stays as it is.
+    missing, where the model's own code wants its layers as they were, or where `trial`, something
+    that the model computes, comes out different, the model stays as it is.
     """
     linears = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16
+        if type(child) is nn.Linear
+        and (child.weight.dtype, child.weight.device.type) == (torch.bfloat16, "cpu")
     ]
-    if not linears or not _works(linears[0][2]):
+    if not linears or not torch.backends.mkldnn.is_available():
         return 0
-    for parent, name, child in linears:
-        setattr(parent, name, PackedLinear(child))
-    return len(linears)
-
-
-@torch.inference_mode()
-def _works(linear: nn.Linear) -> bool:
-    if linear.weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    x = torch.linspace(-1, 1, 3 * linear.in_features).view(3, -1).to(torch.bfloat16)
+    expected = trial()
     try:
-        return torch.allclose(PackedLinear(linear)(x), linear(x), rtol=1e-2, atol=1e-2)
+        for parent, name, child in linears:
+            setattr(parent, name, PackedLinear(child))
+        if np.allclose(trial(), expected, rtol=1e-2, atol=1e-2):
+            return len(linears)
     except (AttributeError, RuntimeError, TypeError):
-        return False
+        pass
+    for parent, name, child in linears:
+        setattr(parent, name, child)
+    return 0

@@ -60,7 +60,7 @@ class Transformer:
         self.width = int(self._model.config.hidden_size)
         self.precision = _precision(config.precision, self._device)
         self._model.to(self._device.torch, getattr(torch, self.precision)).eval()
-        pack(self._model)
+        pack(self._model, lambda: self.vectors(["warm gift", "tea"]))
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:

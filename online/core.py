@@ -101,6 +101,7 @@ class Recommender:
         # called in the middle of a batch, where nothing is half done: there, too, `search` and
         # `similar` may be asked. What it does must change nothing.
         self.pause: Callable[[], None] = lambda: None
+        self._memory.pause = lambda: self.pause()
 
     # -- catalogue ---------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -133,6 +134,8 @@ class Memory:
         self.texts: Texts = new_texts(text.width, 1024)
         self._products = np.zeros(1024, np.int32)  # work space
         self._queries: OrderedDict[str, None] = OrderedDict()  # the one used longest ago first
+        # called between parts of what takes long; what counts is the whole of before or of after
+        self.pause: Callable[[], None] = lambda: None
         self._categories: dict[str, int] = {}
         self._brands: dict[str, int] = {}
         self._catalogue: dict[str, Item] = {}
@@ -150,7 +153,8 @@ class Memory:
         self._grow(users, items)
         t = self.tables
         while t.clock[PAGES_FREE] < pages and len(t.page_older) < bound.pages:
-            t = self.tables = tb.grow_pages(t, min(2 * len(t.page_older), bound.pages))
+            rows = min(2 * len(t.page_older), bound.pages)
+            t = self.tables = tb.grow_pages(t, rows, self.pause)
         while t.clock[PAGES_FREE] < pages and len(self.users) > 1:
             self.drop_user(self.users.oldest())
         self._make_pair_room(events)
@@ -160,24 +164,27 @@ class Memory:
         item_rows = _doubled(len(t.taken), self.items.rows + items, bound.items)
         user_rows = _doubled(len(t.user_n), self.users.rows + users, bound.users)
         if item_rows > len(t.taken):
-            t = tb.grow_items(t, item_rows)
+            t = tb.grow_items(t, item_rows, self.pause)
         if user_rows > len(t.user_n):
-            t = tb.grow_users(t, user_rows)
+            t = tb.grow_users(t, user_rows, self.pause)
         if t is not self.tables:
-            self.tables = t
             width = self.sequences.vector.shape[1]
             text = self.texts.vector.shape[1]
-            self.scratch = new_scratch(item_rows, user_rows, bound.history, width, text)
             rows = min(self._states, user_rows)
-            self.sequences = resized(self.sequences, item_rows, user_rows, rows)
-            self.texts = resized_texts(self.texts, item_rows)
+            sequences = resized(self.sequences, item_rows, user_rows, rows)
+            self.pause()
+            texts = resized_texts(self.texts, item_rows)
+            self.pause()
+            self.scratch = new_scratch(item_rows, user_rows, bound.history, width, text)
             self._products = np.zeros(item_rows, np.int32)
+            self.tables, self.sequences, self.texts = t, sequences, texts
 
     def _make_pair_room(self, events: int) -> None:
         """Every event may enlarge a few dozen rows. Growth doubles, then old items give way."""
         t, need = self.tables, min(events * 512, self.config.pairs // 4)
         while t.clock[PAIRS_USED] + need > len(t.pair_item) < self.config.pairs:
-            t = self.tables = tb.grow_pairs(t, min(2 * len(t.pair_item), self.config.pairs))
+            rows = min(2 * len(t.pair_item), self.config.pairs)
+            t = self.tables = tb.grow_pairs(t, rows, self.pause)
         if t.clock[PAIRS_USED] + need > len(t.pair_item):
             low = min(events * 40, self.config.pairs // 8)
             while free_entries(t) < low and len(self.items) > 1:

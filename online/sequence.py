@@ -108,7 +108,8 @@ def resized(q: Sequences, items: int, users: int, rows: int) -> Sequences:
     """The same with room for more; what is there keeps its place."""
 
     def longer(array: np.ndarray, n: int, empty: float) -> np.ndarray:
-        grown = np.full((n, *array.shape[1:]), empty, array.dtype)
+        shape = (n, *array.shape[1:])
+        grown = np.full(shape, empty, array.dtype) if empty else np.zeros(shape, array.dtype)
         grown[: len(array)] = array
         return grown
 

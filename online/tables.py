@@ -6,12 +6,15 @@ users are *slots*; `online.slots` maps ids to slots and decides which slot is gi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from online.compiled import compiled
 from online.state import State
+
+Pause = Callable[[], None]
 
 PAGE = 16  # events in one page of a user's history
 RECENT = 64  # newest users remembered per item
@@ -146,8 +149,9 @@ _EMPTY: dict[str, Any] = {
 
 
 def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
-    grown = np.full((rows, *array.shape[1:]), _EMPTY.get(name, 0), array.dtype)
-    grown[: len(array)] = array
+    shape, empty = (rows, *array.shape[1:]), _EMPTY.get(name, 0)
+    grown = np.full(shape, empty, array.dtype) if empty else np.zeros(shape, array.dtype)
+    grown[: len(array)] = array  # zeros take no memory before they are written to
     return grown
 
 
@@ -205,8 +209,13 @@ def restored(state: State) -> Tables:
     return t
 
 
-def _grown(t: Tables, names: tuple[str, ...], rows: int) -> Tables:
-    return t._replace(**{name: _longer(name, getattr(t, name), rows) for name in names})
+def _grown(t: Tables, names: tuple[str, ...], rows: int, pause: Pause) -> Tables:
+    """pause: called after each array is copied; `t` is what counts until all are."""
+    longer = {}
+    for name in names:
+        longer[name] = _longer(name, getattr(t, name), rows)
+        pause()
+    return t._replace(**longer)
 
 
 def _longer_keys(keys: np.ndarray, rows: int) -> np.ndarray:
@@ -237,25 +246,26 @@ def against(key: int) -> int:
     return -2 - key
 
 
-def grow_items(t: Tables, rows: int) -> Tables:
-    return _grown(t, ITEM_TABLES, rows)._replace(key=_longer_keys(t.key, rows))
+def grow_items(t: Tables, rows: int, pause: Pause) -> Tables:
+    return _grown(t, ITEM_TABLES, rows, pause)._replace(key=_longer_keys(t.key, rows))
 
 
-def grow_pairs(t: Tables, rows: int) -> Tables:
+def grow_pairs(t: Tables, rows: int, pause: Pause) -> Tables:
     free = np.zeros((ROW_CLASSES, rows // ROW_FIRST), np.int32)
     free[:, : t.row_free.shape[1]] = t.row_free
-    return _grown(t, PAIR_TABLES, rows)._replace(row_free=free)
+    return _grown(t, PAIR_TABLES, rows, pause)._replace(row_free=free)
 
 
-def grow_users(t: Tables, rows: int) -> Tables:
-    return _grown(t, USER_TABLES, rows)._replace(user_key=_longer_keys(t.user_key, rows))
+def grow_users(t: Tables, rows: int, pause: Pause) -> Tables:
+    return _grown(t, USER_TABLES, rows, pause)._replace(user_key=_longer_keys(t.user_key, rows))
 
 
-def grow_pages(t: Tables, rows: int) -> Tables:
+def grow_pages(t: Tables, rows: int, pause: Pause) -> Tables:
     """More pages; the new ones join the free stack."""
     old, free = len(t.page_older), int(t.clock[PAGES_FREE])
     stack = np.zeros(rows, np.int32)
     stack[: rows - old] = np.arange(rows - 1, old - 1, -1)
     stack[rows - old : rows - old + free] = t.page_free[:free]
-    t.clock[PAGES_FREE] = free + rows - old
-    return _grown(t, PAGE_TABLES, rows)._replace(page_free=stack)
+    grown = _grown(t, PAGE_TABLES, rows, pause)._replace(page_free=stack)
+    grown.clock[PAGES_FREE] = free + rows - old
+    return grown

@@ -94,7 +94,8 @@ def resized(x: Texts, items: int) -> Texts:
     """The same with room for more."""
     grown = {}
     for name, array in x._asdict().items():
-        longer = np.full((items, *array.shape[1:]), _EMPTY.get(name, 0), array.dtype)
+        shape, empty = (items, *array.shape[1:]), _EMPTY.get(name, 0)
+        longer = np.full(shape, empty, array.dtype) if empty else np.zeros(shape, array.dtype)
         longer[: len(array)] = array
         grown[name] = longer
     return Texts(**grown)

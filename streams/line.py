@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import threading
-from typing import IO
+from typing import IO, TypeVar
 
 from streams.core_protocol import AHEAD, MOST_TOLD, Call, receive
 
 MOST_CALLS = AHEAD + MOST_TOLD + 1  # more do not come before an answer
 MOST_ASKED = 64  # questions that wait here
+
+T = TypeVar("T")
 
 
 class Line:
@@ -51,9 +53,8 @@ class Line:
             self._changed.notify_all()
             return (False, self._asked.popleft()) if self._asked else (True, self._calls.popleft())
 
-    def _put(self, line: collections.deque[Call] | collections.deque[Call | None],
-             call: Call | None, most: int) -> None:  # fmt: skip
+    def _put(self, line: collections.deque[T], call: T, most: int) -> None:
         with self._changed:
             self._changed.wait_for(lambda: len(line) < most)
-            line.append(call)  # type: ignore[arg-type]
+            line.append(call)
             self._changed.notify_all()

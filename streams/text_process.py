@@ -1,11 +1,13 @@
 """The language model in a process of its own: it shares neither lock nor memory with what serves.
 
-Queries go first: a catalogue is read in small portions, between which they are answered.
+Queries go first: a catalogue is read in portions, between which they are answered; in small ones as
+long as somebody asks.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -16,7 +18,8 @@ from encoders.text_config import TextConfig
 from streams.child import Child, ChildGone
 from streams.core_protocol import Outcome, decode
 
-PORTION = 8  # texts that are read at once while somebody may ask: some 20 ms
+PORTION, SMALL_PORTION = 32, 4  # texts that are read at once: some 50 ms, or 10
+ASKED_S = 5.0  # since the last query, after which nobody asks
 
 
 class TextLost(Exception):
@@ -55,6 +58,7 @@ class TextProcess(AbstractContextManager["TextProcess"]):
     def __init__(self, config: TextConfig) -> None:
         """Raises TextRefused, TextLost."""
         self._turns = _Turns()
+        self._asked = -ASKED_S
         self._child = Child("streams.text_child")
         try:
             self.name, self.width = decode(
@@ -79,13 +83,15 @@ class TextProcess(AbstractContextManager["TextProcess"]):
         """(N, D) f4; a catalogue's. Raises TextLost."""
         order = sorted(range(len(texts)), key=lambda n: len(texts[n]))  # less padding
         found = np.zeros((len(texts), self.width), np.float32)
-        for at in range(0, len(order), PORTION):
-            rows = order[at : at + PORTION]
+        while order:
+            n = SMALL_PORTION if time.monotonic() - self._asked < ASKED_S else PORTION
+            rows, order = order[:n], order[n:]
             found[rows] = self._encode([texts[n] for n in rows], hurry=False)
         return found
 
     def encode_now(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) f4; of queries, for which somebody waits. Raises TextLost."""
+        self._asked = time.monotonic()
         return self._encode(list(texts), hurry=True)
 
     def close(self) -> None:

@@ -239,13 +239,15 @@ def test_who_asks_in_the_middle_of_a_batch_changes_nothing() -> None:
         if asks:
             shop.core.pause = partial(ask, shop.core)
         rng, some = np.random.default_rng(5), []
-        for n in range(1, 301):
-            event = Event(event_id=str(n), type="click", user_id=f"user-{rng.integers(60)}",
+        for n in range(1, 1501):  # enough of them that tables grow
+            user = rng.integers(60 if n < 300 else 3_000)
+            event = Event(event_id=str(n), type="click", user_id=f"user-{user}",
                           item_id=f"old-{rng.integers(20)}", ts=n)  # fmt: skip
             some.append(Delivery(event, "events", 0, n, n))
-        steps.append([shop.core.step(some[at : at + 100], 1_000) for at in range(0, 300, 100)])
+        steps.append([shop.core.step(some[at : at + 100], 1_000) for at in range(0, 1500, 100)])
         states.append(all_of(shop.core))
-    assert len(answers) > 60 and all(answers)
+        assert len(shop.core.held()) > 1_024
+    assert len(answers) > 300 and all(answers)
     assert steps[0] == steps[1]
     assert states[0] == states[1]
 
