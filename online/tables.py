@@ -16,6 +16,7 @@ from online.state import State
 
 Pause = Callable[[], None]
 
+COPIED = 4 << 20  # bytes at once when tables grow: a few ms
 PAGE = 16  # events in one page of a user's history
 RECENT = 64  # newest users remembered per item
 # A stored reference to an item or a user is its slot and, above it, the slot's generation: when a
@@ -148,10 +149,17 @@ _EMPTY: dict[str, Any] = {
 }
 
 
-def _longer(name: str, array: np.ndarray, rows: int) -> np.ndarray:
-    shape, empty = (rows, *array.shape[1:]), _EMPTY.get(name, 0)
-    grown = np.full(shape, empty, array.dtype) if empty else np.zeros(shape, array.dtype)
-    grown[: len(array)] = array  # zeros take no memory before they are written to
+def _longer(name: str, array: np.ndarray, rows: int, pause: Pause) -> np.ndarray:
+    """The same with room for so many rows; pause: called after each few MB."""
+    empty = _EMPTY.get(name, 0)
+    grown = np.zeros((rows, *array.shape[1:]), array.dtype)  # takes no memory before it is used
+    step = max(COPIED // grown[:1].nbytes, 1)
+    for at in range(0, rows if empty else len(array), step):
+        part, old = grown[at : at + step], array[at : at + step]
+        part[: len(old)] = old
+        if empty:
+            part[len(old) :] = empty
+        pause()
     return grown
 
 
@@ -210,12 +218,8 @@ def restored(state: State) -> Tables:
 
 
 def _grown(t: Tables, names: tuple[str, ...], rows: int, pause: Pause) -> Tables:
-    """pause: called after each array is copied; `t` is what counts until all are."""
-    longer = {}
-    for name in names:
-        longer[name] = _longer(name, getattr(t, name), rows)
-        pause()
-    return t._replace(**longer)
+    """pause: called between parts; `t` is what counts until all are there."""
+    return t._replace(**{name: _longer(name, getattr(t, name), rows, pause) for name in names})
 
 
 def _longer_keys(keys: np.ndarray, rows: int) -> np.ndarray:
