@@ -279,7 +279,7 @@ KEYS: tuple[Key, ...] = (
         "language model: the included one, use-multilingual-v3, a folder, an adapter, or a "
         "hub id[@revision]",
     ),
-    Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(1024, 1_048_576), "bound on the worker's RSS"),
+    Key("FRESHREC_MEMORY_MB", ("memory_mb",), _whole(1024, 1_048_576), "bound on its memory"),
     Key(
         "FRESHREC_RECOVER_EVENTS", ("recover_events",), _whole(0, 100_000_000),
         "journalled events that a start learns again",
