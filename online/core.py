@@ -26,7 +26,7 @@ from online.searching import Search
 from online.sequence import Sequences
 from online.sharing import RankerExchange, dense_of, weights_of
 from online.similarity import similar
-from online.slates import AT_ONCE, SlateMaker
+from online.slates import SLATES, SlateMaker
 from online.state import State
 from online.step import (
     OF_A_FORGOTTEN_PAST,
@@ -40,6 +40,8 @@ from online.tables import PAGE, TICK
 from online.teaching import EncoderConfig, Publication, Teaching, Trainer, rebuilt
 from online.texts import TextConfig, TextVector
 from online.told import SHADOW, Rankers, Told, Weights
+
+AT_ONCE = 4  # events that are learned between two pauses: some 3 ms
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Recommender:
         self._projection = Projection()
         self._untold: list[np.ndarray] = []  # items whose new vectors the others do not have
         self._aside = Step()  # what came of events that were only heard of
-        self._nearest = Nearest(index, config.encoder.exact_items, AT_ONCE)
+        self._nearest = Nearest(index, config.encoder.exact_items, SLATES)
         self._slates = SlateMaker(
             self._memory, self._contest, self._nearest, config.k, config.exclude_seen
         )
@@ -314,7 +316,7 @@ class Recommender:
             at, self._lists = advance(
                 self._memory.tables, self._memory.scratch, self._memory.sequences,
                 self._memory.texts, columns, at, self._block, first, self.config.exclude_seen,
-                self.history_limit, self._until,
+                self.history_limit, min(self._until, self._tick + AT_ONCE),
             )  # fmt: skip
             if self._lists > first:
                 owners = [batch[e] for e in self._block.owner[first : self._lists].tolist()]
@@ -327,6 +329,10 @@ class Recommender:
             self.pause()
         self._sort_out(batch, columns, step)
         return popular
+
+    @property
+    def _tick(self) -> int:
+        return int(self._memory.tables.clock[TICK])
 
     @property
     def _until(self) -> int:
@@ -427,7 +433,7 @@ class Recommender:
             "targets": self._quality.targets,
             **self._quality.totals(),
             "coverage": self._memory.coverage(),
-            "events": int(self._memory.tables.clock[TICK]),  # interactions, others' among them
+            "events": self._tick,  # interactions, others' among them
             "users": len(self._memory.users),
             "items": len(self._memory.items),
             "drifts": self._contest.drifts,

@@ -26,7 +26,7 @@ from online.slots import hashes
 from online.step import Recommendation
 
 Asked = tuple[str, int, str]  # user (held or not), event time in epoch ms, session or ""
-AT_ONCE = 16  # lists that are scored together: bounds the work space
+SLATES = 8  # that are made together: bounds the work space, and how long a question waits
 _OWN = NAMES.index("own_count")
 
 
@@ -39,7 +39,7 @@ class SlateMaker:
         self._contest = contest
         self._k = k
         self._exclude_seen = exclude_seen
-        self._lists = new_lists(AT_ONCE)
+        self._lists = new_lists(SLATES)
         self.queries: list[bytes] = []  # vectors of those last asked for, in order; b"" none
 
     def make(
@@ -48,8 +48,8 @@ class SlateMaker:
         """One slate of at most k for each of the asked, in order; pause: called after a few."""
         found = []
         self.queries = []
-        for at in range(0, len(asked), AT_ONCE):
-            found += self._make(asked[at : at + AT_ONCE], k or self._k)
+        for at in range(0, len(asked), SLATES):
+            found += self._make(asked[at : at + SLATES], k or self._k)
             pause()
         return found
 
