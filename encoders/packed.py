@@ -46,14 +46,15 @@ def pack(model: nn.Module, trial: Callable[[], np.ndarray]) -> int:
     ]
     if not linears or not torch.backends.mkldnn.is_available():
         return 0
-    expected = trial()
+    expected, same = trial(), False
     try:
         for parent, name, child in linears:
             setattr(parent, name, PackedLinear(child))
-        if np.allclose(trial(), expected, rtol=1e-2, atol=1e-2):
-            return len(linears)
-    except (AttributeError, RuntimeError, TypeError):
-        pass
-    for parent, name, child in linears:
-        setattr(parent, name, child)
-    return 0
+        same = np.allclose(trial(), expected, rtol=1e-2, atol=1e-3)
+    except Exception:  # whatever such a model's own code raises: it serves as it was
+        same = False
+    finally:
+        if not same:
+            for parent, name, child in linears:
+                setattr(parent, name, child)
+    return len(linears) if same else 0

@@ -171,10 +171,8 @@ class Memory:
             width = self.sequences.vector.shape[1]
             text = self.texts.vector.shape[1]
             rows = min(self._states, user_rows)
-            sequences = resized(self.sequences, item_rows, user_rows, rows)
-            self.pause()
-            texts = resized_texts(self.texts, item_rows)
-            self.pause()
+            sequences = resized(self.sequences, item_rows, user_rows, rows, self.pause)
+            texts = resized_texts(self.texts, item_rows, self.pause)
             self.scratch = new_scratch(item_rows, user_rows, bound.history, width, text)
             self._products = np.zeros(item_rows, np.int32)
             self.tables, self.sequences, self.texts = t, sequences, texts
@@ -361,7 +359,7 @@ class Memory:
             self._describe(self.items.get(item.item_id), item)
         rows = min(self._states, users)
         found = sequences_restored(self.sequences, state["sequences"], rows)
-        self.sequences = found or resized(self.sequences, items, users, rows)
+        self.sequences = found or resized(self.sequences, items, users, rows, self.pause)
         return found is not None
 
     # -- figures -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from online import tables
 from online.compiled import brief, compiled
 from online.events import EVENT_TYPES
 from online.features import Scratch
@@ -104,14 +105,11 @@ def new_sequences(
     )
 
 
-def resized(q: Sequences, items: int, users: int, rows: int) -> Sequences:
-    """The same with room for more; what is there keeps its place."""
+def resized(q: Sequences, items: int, users: int, rows: int, pause: tables.Pause) -> Sequences:
+    """The same with room for more; what is there keeps its place. pause: as in `tables.longer`."""
 
     def longer(array: np.ndarray, n: int, empty: float) -> np.ndarray:
-        shape = (n, *array.shape[1:])
-        grown = np.full(shape, empty, array.dtype) if empty else np.zeros(shape, array.dtype)
-        grown[: len(array)] = array
-        return grown
+        return tables.longer(array, n, empty, pause)
 
     return q._replace(
         vector=longer(q.vector, items, 0),

@@ -149,11 +149,10 @@ _EMPTY: dict[str, Any] = {
 }
 
 
-def _longer(name: str, array: np.ndarray, rows: int, pause: Pause) -> np.ndarray:
+def longer(array: np.ndarray, rows: int, empty: float, pause: Pause) -> np.ndarray:
     """The same with room for so many rows; pause: called after each few MB."""
-    empty = _EMPTY.get(name, 0)
     grown = np.zeros((rows, *array.shape[1:]), array.dtype)  # takes no memory before it is used
-    step = max(COPIED // grown[:1].nbytes, 1)
+    step = max(COPIED // max(grown[:1].nbytes, 1), 1)
     for at in range(0, rows if empty else len(array), step):
         part, old = grown[at : at + step], array[at : at + step]
         part[: len(old)] = old
@@ -219,7 +218,8 @@ def restored(state: State) -> Tables:
 
 def _grown(t: Tables, names: tuple[str, ...], rows: int, pause: Pause) -> Tables:
     """pause: called between parts; `t` is what counts until all are there."""
-    return t._replace(**{name: _longer(name, getattr(t, name), rows, pause) for name in names})
+    arrays = {name: (getattr(t, name), rows, _EMPTY.get(name, 0), pause) for name in names}
+    return t._replace(**{name: longer(*each) for name, each in arrays.items()})
 
 
 def _longer_keys(keys: np.ndarray, rows: int) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 
 from online.compiled import compiled
 from online.state import State
-from online.tables import SLOT_MASK, Tables
+from online.tables import SLOT_MASK, Pause, Tables, longer
 
 ALIKE = 32  # items kept that resemble one
 QUERY = "\0"  # what the name of a query begins with: no item's id may
@@ -60,8 +60,8 @@ class Texts(NamedTuple):
     price: np.ndarray  # (I,) f4 its logarithm, nan unknown
 
 
-ROOM = np.float32(-2.0)  # below any cosine
-_EMPTY = {"near": -1, "least": ROOM, "price": np.nan}
+ROOM = -2.0  # below any cosine
+_EMPTY: dict[str, float] = {"near": -1, "least": ROOM, "price": np.nan}
 
 
 def query_name(query: str) -> str:
@@ -90,15 +90,10 @@ def new_texts(width: int, items: int) -> Texts:
     )
 
 
-def resized(x: Texts, items: int) -> Texts:
-    """The same with room for more."""
-    grown = {}
-    for name, array in x._asdict().items():
-        shape, empty = (items, *array.shape[1:]), _EMPTY.get(name, 0)
-        longer = np.full(shape, empty, array.dtype) if empty else np.zeros(shape, array.dtype)
-        longer[: len(array)] = array
-        grown[name] = longer
-    return Texts(**grown)
+def resized(x: Texts, items: int, pause: Pause) -> Texts:
+    """The same with room for more; pause: as in `tables.longer`."""
+    arrays = x._asdict().items()
+    return Texts(**{name: longer(a, items, _EMPTY.get(name, 0), pause) for name, a in arrays})
 
 
 def texts_state(x: Texts, items: int) -> State:

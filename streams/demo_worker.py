@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,7 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from infra.access import place
+from infra.checkpoints import About
 from infra.children import end_with_parent
 from infra.settings import Settings
 from infra.warehouse import WarehouseError, connect
@@ -41,10 +45,8 @@ def claim_state(settings: Settings) -> None:
         )
     marked = _marked(state)
     folder, checkpoints = state / "warehouse", state / "checkpoints"
-    if folder.exists():
-        foreign = folder if _foreign_events(folder, marked) else None
-    else:  # or it was another one's: a server, say, whose worker keeps its states here
-        foreign = checkpoints if checkpoints.exists() and not marked else None
+    foreign = folder if folder.exists() and _foreign_events(folder, marked) else None
+    foreign = foreign or _foreign_state(checkpoints, marked)
     if foreign:
         raise DemoError(
             f"{str(foreign)!r} holds events that are not the demo's, and the demo starts empty:"
@@ -76,6 +78,24 @@ def _foreign_events(folder: Path, brokers: list[str]) -> bool:
         return bool(warehouse.query("SHOW TABLES").rows)  # a start that got no further is nobody's
     finally:
         warehouse.close()
+
+
+def _foreign_state(checkpoints: Path, brokers: list[str]) -> Path | None:
+    """A state that a worker at another broker, or another warehouse, has learned, or may read."""
+    for lock in checkpoints.glob("shard-*/lock"):
+        with lock.open("a") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return lock.parent
+    for path in checkpoints.rglob("about.json"):  # also of those that were set aside
+        try:
+            about = msgspec.json.decode(path.read_bytes(), type=About)
+        except (OSError, msgspec.MsgspecError):
+            return path.parent
+        if about.events and about.broker_id not in brokers:
+            return path.parent
+    return None
 
 
 class DemoWorker:

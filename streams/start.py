@@ -3,6 +3,7 @@ the journal alone, or from nothing. Never silently from less than there is."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -89,16 +90,26 @@ class Start:
                 "(FRESHREC_CHECKPOINTS); or, if those others are gone for good, start once with "
                 "--fresh"
             )
-        if not known and self._checkpoints.used and not self._fresh and self._empty():
+        if not known and self._events_of_a_state() and self._empty():
             raise StateError(
                 f"the warehouse holds no events, and the checkpoints in {self._checkpoints.folder} "
-                "were learned from some, which would be taken for known: put that warehouse back; "
-                "or start once with --fresh: then they are set aside"
+                "were learned from some, which would be taken for known: put that warehouse back "
+                "(in place of the empty one that this start made); or start once with --fresh: "
+                "then they are set aside"
             )
         claim(self._warehouse, shard, lineage)
 
+    def _events_of_a_state(self) -> int:
+        """How many the newest state that can be read has learned."""
+        for folder in self._checkpoints.states():
+            with contextlib.suppress(Damaged):
+                return about_state(folder).events
+        return 0
+
     def _empty(self) -> bool:
-        return not self._warehouse.query("SELECT 1 FROM events LIMIT 1").rows
+        """Were there never any events? Those of who was forgotten are gone."""
+        rows = "SELECT 1 FROM {} LIMIT 1".format
+        return not any(self._warehouse.query(rows(t)).rows for t in ("events", "erasures"))
 
     # -- the newest state --------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ from encoders.text_config import TextConfig
 from streams.child import Child, ChildGone
 from streams.core_protocol import Outcome, decode
 
-PORTION, SMALL_PORTION = 32, 4  # texts that are read at once: some 50 ms, or 10
+PORTION, SMALL_PORTION = 1_200, 240  # letters that are read at once: some 50 ms, or 10
+LETTERS = 256  # of one text that cost something: the rest is cut off
 ASKED_S = 5.0  # since the last query, after which nobody asks
 
 
@@ -81,11 +82,13 @@ class TextProcess(AbstractContextManager["TextProcess"]):
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) f4; a catalogue's. Raises TextLost."""
-        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))  # less padding
+        order = sorted(range(len(texts)), key=lambda n: -len(texts[n]))  # less padding
         found = np.zeros((len(texts), self.width), np.float32)
         while order:
-            n = SMALL_PORTION if time.monotonic() - self._asked < ASKED_S else PORTION
-            rows, order = order[:n], order[n:]
+            asked = time.monotonic() - self._asked < ASKED_S
+            longest = min(len(texts[order[0]]), LETTERS) + 1  # of those that are left
+            most = max((SMALL_PORTION if asked else PORTION) // longest, 1)
+            rows, order = order[:most], order[most:]
             found[rows] = self._encode([texts[n] for n in rows], hurry=False)
         return found
 

@@ -52,8 +52,7 @@ class BenchWorker:
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._http = ""
-        self.peak_mb = 0.0
-        self._mb, self._weighed = 0.0, -MEMORY_S  # as it was last, and when
+        self._peak_mb = self._mb = self._weighed = self._launched = 0.0
 
     def __enter__(self) -> BenchWorker:
         self.state.mkdir(parents=True)
@@ -63,6 +62,7 @@ class BenchWorker:
     def launch(self) -> None:
         """Start it; again, after `kill`."""
         self._http = ""
+        self._launched = self._weighed = time.monotonic()
         with self.log.open("ab") as said:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self._module],
@@ -120,7 +120,7 @@ class BenchWorker:
         assert self._process is not None
         if self._process.poll() is not None:
             raise BenchError(f"the worker ended with {self._process.returncode}:\n{self._said()}")
-        self.peak_mb = max(self.peak_mb, self.rss_mb())
+        self.rss_mb()
         if not self.http_url:
             return {}
         try:
@@ -132,13 +132,23 @@ class BenchWorker:
             return {}
 
     def rss_mb(self) -> float:
-        """Looked at every MEMORY_S: counting shared pages takes time, in which the worker waits
-        whenever it maps memory."""
-        assert self._process is not None
+        """What it holds, not older than MEMORY_S (less while it is young): counting shared pages
+        takes time, in which the worker waits whenever it maps memory."""
         now = time.monotonic()
-        if now - self._weighed >= MEMORY_S:
-            self._weighed, self._mb = now, resident_mb(self._process.pid)
+        if now - self._weighed >= min(MEMORY_S, (now - self._launched) / 4):
+            self._weigh()
         return self._mb
+
+    @property
+    def peak_mb(self) -> float:
+        """The most that it was seen to hold; it is looked at once more."""
+        self._weigh()
+        return self._peak_mb
+
+    def _weigh(self) -> None:
+        assert self._process is not None
+        self._weighed, self._mb = time.monotonic(), resident_mb(self._process.pid)
+        self._peak_mb = max(self._peak_mb, self._mb)
 
     def await_ready(self) -> None:
         self.until(lambda health: health.get("status") == "ok", READY_S, "it is ready")

@@ -85,7 +85,6 @@ class Seen:
     unseen: int = 0
     published: int = 0
     events: int = 0
-    peak_mb: float = 0.0
     seconds: float = 0.0
     cpu_s: dict[str, float] = field(default_factory=dict)
 
@@ -210,7 +209,7 @@ class SearchBench:
             return asker.counted(answers, due, "/search", q=query, user=user)
 
         def look(n: int, _: float) -> Any:
-            seen.peak_mb = max(seen.peak_mb, self._worker.rss_mb())
+            self._worker.rss_mb()
             self._say("measuring", n, int(seconds))
             return None if self._probing or not seen.published else self._probe(asker, seen)
 
@@ -291,7 +290,7 @@ class SearchBench:
                             "client: its title": times(seen.found_ms), "unseen": seen.unseen},
             "events_per_second": round(seen.events / plan.seconds, 1),
             "processors": {name: round(s / seen.seconds, 3) for name, s in seen.cpu_s.items()},
-            "peak_rss_mb": round(seen.peak_mb, 1),
+            "peak_rss_mb": round(self._worker.peak_mb, 1),
             "bound_mb": self._settings.memory_mb,
             "limits": LIMITS,
             "ratios": {name: round(value / LIMITS[name], 3)

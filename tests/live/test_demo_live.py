@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from infra.address import BrokerAddress
 from infra.chdb_warehouse import ChdbWarehouse
+from infra.checkpoints import About, Checkpoints
 from infra.settings import Settings
 from infra.warehouse import connect
 from streams import sample
@@ -81,6 +83,7 @@ def leave_events(state: Path, broker_id: str) -> None:
 import sys
 from pathlib import Path
 from infra.chdb_warehouse import ChdbWarehouse
+from infra.checkpoints import About, Checkpoints
 warehouse = ChdbWarehouse(Path(sys.argv[1]), broker_id=sys.argv[2])
 warehouse.migrate()
 warehouse.insert("events", ["event_id", "user_id", "broker_id"], [["e", "u", sys.argv[2]]])
@@ -94,6 +97,15 @@ warehouse.close()
     )
 
 
+def leave_state(state: Path, broker_id: str) -> Path:
+    """What tells whose a state is."""
+    folder = state / "checkpoints" / "shard-0" / "state-000000000001"
+    folder.mkdir(parents=True)
+    about = About(1, "0.1.0", 0, 1, broker_id, {}, 5, {}, {})
+    (folder / "about.json").write_bytes(msgspec.json.encode(about))
+    return folder
+
+
 def settings_at(state: Path) -> Settings:
     return Settings.from_env({"FRESHREC_STATE": str(state)}, dotenv=None)
 
@@ -103,9 +115,8 @@ def test_the_demo_starts_anew_where_a_demo_was(tmp_path: Path) -> None:
     leave_events(state, "embedded-1")
     (state / MARK).write_text(json.dumps({"brokers": ["embedded-1"]}))
     (state / "mine.txt").write_text("not a warehouse")
-    for learned in ("checkpoints", "faust"):  # a core that knew the log would skip all of it
-        (state / learned).mkdir()
-        (state / learned / "state").write_text("learned")
+    leave_state(state, "embedded-1")  # a core that knew the log would skip all of it
+    (state / "faust").mkdir()
     claim_state(settings_at(state))
     assert sorted(path.name for path in state.iterdir()) == ["mine.txt"]
 
@@ -123,12 +134,28 @@ def test_the_demo_deletes_nothing_that_is_not_its_own(tmp_path: Path, mark: str 
     warehouse.close()
 
 
-def test_the_demo_leaves_the_states_of_a_worker_with_a_warehouse_elsewhere(tmp_path: Path) -> None:
-    state = tmp_path / "checkpoints" / "shard-0" / "state-000000000001"
-    state.mkdir(parents=True)
+@pytest.mark.parametrize("with_warehouse", [True, False])
+def test_the_demo_leaves_the_states_of_a_worker_with_a_warehouse_elsewhere(
+    tmp_path: Path, with_warehouse: bool
+) -> None:
+    """They lie in the same folder, also beside what a demo left."""
+    if with_warehouse:
+        leave_events(tmp_path, "embedded-1")
+    (tmp_path / MARK).write_text(json.dumps({"brokers": ["embedded-1"]}))
+    kept = leave_state(tmp_path, "a-cluster")
     with pytest.raises(DemoError, match="not the demo's.*FRESHREC_STATE=another-folder"):
         claim_state(settings_at(tmp_path))
-    assert state.exists()
+    assert kept.exists()
+
+
+def test_the_demo_leaves_checkpoints_that_somebody_uses(tmp_path: Path) -> None:
+    kept = leave_state(tmp_path, "embedded-1")
+    (tmp_path / MARK).write_text(json.dumps({"brokers": ["embedded-1"]}))
+    held = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(DemoError, match="not the demo's"):
+        claim_state(settings_at(tmp_path))
+    held.close()
+    assert kept.exists()
 
 
 def test_the_demo_refuses_a_folder_that_a_worker_uses(tmp_path: Path) -> None:

@@ -17,7 +17,16 @@ from online.newcomers import _lift
 from online.similarity import WAYS
 from online.state import flattened
 from online.step import PastEvent
-from online.texts import ALIKE, QUERY, TextConfig, TextVector, most_alike, quantised, query_name
+from online.texts import (
+    ALIKE,
+    QUERY,
+    ROOM,
+    TextConfig,
+    TextVector,
+    most_alike,
+    quantised,
+    query_name,
+)
 
 WIDTH = 12
 SMALL = MemoryConfig(users=10_000, items=1_000, pages=20_000, pairs=100_000, history=64)
@@ -105,6 +114,7 @@ def test_nearest_items_are_those_that_a_full_search_finds() -> None:
         best = [s for s in some[:n].tolist() if s != slot][:5]
         held = [int(key) & 0xFFFFFF for key in x.near[slot] if t.key[key & 0xFFFFFF] == key]
         missing += len(set(best) - set(held))
+    assert (x.least == np.where(x.near[:, -1] < 0, ROOM, x.alike[:, -1])).all()
     # a place that an item left is filled by those that come later, not by those that were there
     assert missing <= 0.02 * 5 * len(slots)
 
@@ -233,20 +243,22 @@ def test_who_asks_in_the_middle_of_a_batch_changes_nothing() -> None:
 
     steps, states = [], []
     for asks in (False, True):
-        shop = Shop()
+        shop = Shop(RecommenderConfig(memory=MemoryConfig(), text=CONFIG.text))
         for n in range(20):
             shop.announce(f"old-{n}", n % 4)
         if asks:
             shop.core.pause = partial(ask, shop.core)
         rng, some = np.random.default_rng(5), []
-        for n in range(1, 1501):  # enough of them that tables grow
-            user = rng.integers(60 if n < 300 else 3_000)
-            event = Event(event_id=str(n), type="click", user_id=f"user-{user}",
-                          item_id=f"old-{rng.integers(20)}", ts=n)  # fmt: skip
+        for n in range(1, 2_701):  # enough of them that tables grow
+            many = n >= 300
+            event = Event(event_id=str(n), type="click", ts=n,
+                          user_id=f"user-{rng.integers(8_000 if many else 60)}",
+                          item_id=f"old-{rng.integers(4_000 if many else 20)}")  # fmt: skip
             some.append(Delivery(event, "events", 0, n, n))
-        steps.append([shop.core.step(some[at : at + 100], 1_000) for at in range(0, 1500, 100)])
+        steps.append([shop.core.step(some[at : at + 100], 1_000) for at in range(0, 2_700, 100)])
         states.append(all_of(shop.core))
-        assert len(shop.core.held()) > 1_024
+        t, x = shop.core._memory.tables, shop.core._memory.texts
+        assert min(len(t.user_n), len(x.near), len(t.page_older) / 2) > 1_024
     assert len(answers) > 300 and all(answers)
     assert steps[0] == steps[1]
     assert states[0] == states[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 
 import pytest
 
@@ -40,7 +41,10 @@ def test_it_holds_so_many_calls_and_no_more() -> None:
         target=line.read_calls, args=(pipe_of(*["step"] * (MOST_CALLS + more)),), daemon=True
     )
     reader.start()
-    reader.join(0.3)
+    deadline = time.monotonic() + 10
+    while len(line._calls) < MOST_CALLS and time.monotonic() < deadline:
+        time.sleep(0.01)
+    reader.join(0.2)
     assert reader.is_alive() and len(line._calls) == MOST_CALLS  # the pipe holds the rest
     taken = 0
     while line.next()[1] is not None:
