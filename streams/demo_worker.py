@@ -83,11 +83,11 @@ def _foreign_events(folder: Path, brokers: list[str]) -> bool:
 def _foreign_state(checkpoints: Path, brokers: list[str]) -> Path | None:
     """A state that a worker at another broker, or another warehouse, has learned, or may read."""
     for lock in checkpoints.glob("shard-*/lock"):
-        with lock.open("a") as held:
-            try:
+        try:
+            with lock.open("a") as held:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return lock.parent
+        except OSError:  # somebody holds it, or it is another user's
+            return lock.parent
     for path in checkpoints.rglob("about.json"):  # also of those that were set aside
         try:
             about = msgspec.json.decode(path.read_bytes(), type=About)

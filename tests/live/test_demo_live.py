@@ -83,7 +83,6 @@ def leave_events(state: Path, broker_id: str) -> None:
 import sys
 from pathlib import Path
 from infra.chdb_warehouse import ChdbWarehouse
-from infra.checkpoints import About, Checkpoints
 warehouse = ChdbWarehouse(Path(sys.argv[1]), broker_id=sys.argv[2])
 warehouse.migrate()
 warehouse.insert("events", ["event_id", "user_id", "broker_id"], [["e", "u", sys.argv[2]]])
