@@ -84,6 +84,7 @@ class Growing:
     parts: list[str]
     pause_s: float
     began: float = field(default_factory=time.monotonic)
+    committing: bool = False
 
 
 def notes_of(folder: Path, parts: list[str]) -> dict[str, Note]:
@@ -265,30 +266,29 @@ class Keeper:
     async def _finish(self) -> None:
         """Make the growing state visible once it is whole, and what it learned is written."""
         growing = self._growing
-        if growing is None or self._written < growing.about.batch:
+        if growing is None or growing.committing or self._written < growing.about.batch:
             return
         try:
             notes = notes_of(growing.folder, growing.parts)
         except CheckpointsError as fault:
-            self._growing = None
             self._failed(str(fault), growing.folder)
             return
         if notes:
             await self._commit(growing, notes)
         elif time.monotonic() - growing.began > ABANDONED_S:  # whoever wrote it is gone
-            self._growing = None
             self._failed(f"{growing.folder} was never finished", growing.folder)
 
     async def _commit(self, growing: Growing, notes: dict[str, Note]) -> None:
         assert self._checkpoints is not None
         growing.about.parts = {name: note.digest for name, note in notes.items()}
         commit = partial(self._checkpoints.commit, growing.folder, growing.about)
-        self._growing = None
+        growing.committing = True  # and it stays the growing one: the next would take its folder
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, commit)
         except CheckpointsError as fault:
             self._failed(str(fault), growing.folder)
             return
+        self._growing = None
         cost = growing.pause_s + sum(note.seconds for note in notes.values())
         self._committed = self._begun
         self._newest = time.monotonic()
@@ -302,6 +302,7 @@ class Keeper:
 
     def _failed(self, error: str, folder: Path | None) -> None:
         """Nothing is lost: the journal reaches back to the newest state that is whole."""
+        self._growing = None
         self._not_before = self._asked_not_before = time.monotonic() + AFTER_A_FAULT_S
         self._since = max(self._since, self._every_events)
         log.warning("state_not_kept", error=error, cure="make room; the state before stays")
