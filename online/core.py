@@ -248,10 +248,11 @@ class Recommender:
                 at, _ = advance(
                     memory.tables, memory.scratch, memory.sequences, memory.texts, columns, at,
                     self._block, self._lists, self.config.exclude_seen, self.history_limit,
-                    self._until,
+                    min(self._until, self._tick + AT_ONCE),
                 )  # fmt: skip
                 if self._teaching is not None:
                     self._teach(self._teaching, columns, begin, at, self._aside)
+                self.pause()
         self._release_empty({event.user_id for event in events if event.type == "forget"})
 
     def heard_rankers(self, source: int, said: Rankers) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
-from online.events import Delivery
+from online.events import Delivery, Item
 from online.step import Core, PastEvent, Step
 from online.texts import TextVector
+from streams.core_protocol import Changes
 
 Histories = Mapping[str, list[PastEvent]]
 
@@ -23,6 +24,8 @@ class TakesAhead(Protocol):
         queries: Sequence[TextVector] = (),
     ) -> None: ...  # fmt: skip
     def receive(self) -> Step | None: ...
+    def send_changes(self, changes: Changes) -> None: ...
+    def receive_changes(self) -> list[str]: ...
 
 
 class AtOnce:
@@ -33,6 +36,7 @@ class AtOnce:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._sent: tuple[list[Delivery], Histories, int, Sequence[TextVector]] | None = None
+        self._changes: Changes = ()
 
     def send(
         self, batch: list[Delivery], histories: Histories, now_ms: int,
@@ -43,6 +47,33 @@ class AtOnce:
     def receive(self) -> Step | None:
         assert self._sent is not None
         return step_if_known(self._core, *self._sent)
+
+    def send_changes(self, changes: Changes) -> None:
+        self._changes = changes
+
+    def receive_changes(self) -> list[str]:
+        return change_each(self._core, self._changes)
+
+
+def change_each(
+    core: Core, changes: Changes, pause: Callable[[], None] = lambda: None
+) -> list[str]:
+    """Apply each; what the core raised on it, "" for nothing. pause: called after each."""
+    return [_change(core, one, pause) for one in changes]
+
+
+def _change(core: Core, one: Item | str, pause: Callable[[], None]) -> str:
+    try:
+        if isinstance(one, str):
+            core.withdraw([one])
+        else:
+            core.announce([one])
+    except MemoryError:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    pause()
+    return ""
 
 
 def step_if_known(

@@ -25,8 +25,9 @@ from online.state import State
 from online.step import Core, Histories, Recommendation, Step, Turn
 from online.texts import TextVector
 from online.told import Rankers, Told, Weights
-from streams.ahead import step_if_known
+from streams.ahead import change_each, step_if_known
 from streams.core_protocol import (
+    IN_LINE,
     UNANSWERED,
     Ahead,
     Answer,
@@ -107,7 +108,7 @@ class CoreServer:
             return None
         try:
             method: Callable[[msgspec.Raw], Any] = getattr(self, f"on_{call.method}")
-            if call.method != "ahead":
+            if call.method not in IN_LINE:
                 self._refusing = False
             return Answer(Outcome.DONE, msgspec.Raw(encode(method(call.arguments))))
         except Refused:
@@ -151,8 +152,11 @@ class CoreServer:
 
     def on_heard_items(self, raw: msgspec.Raw) -> None:
         items, withdrawn = decode(raw, type=tuple[list[Item], list[str]])
-        self._core.announce(items)
-        self._core.withdraw(withdrawn)
+        for fault in filter(None, change_each(self._core, [*items, *withdrawn], self._pause)):
+            print(f"heard_items: {fault}", file=sys.stderr)
+
+    def on_change(self, raw: msgspec.Raw) -> list[str]:
+        return change_each(self._core, decode(raw, type=list[Item | str]), self._pause)
 
     def on_put_texts(self, raw: msgspec.Raw) -> None:
         self._core.put_texts(decode(raw, type=list[TextVector]))

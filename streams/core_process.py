@@ -22,7 +22,7 @@ from online.step import PastEvent, Recommendation, Reject, Step, Turn
 from online.texts import TextVector
 from online.told import Rankers, Told, Weights
 from streams.child import Child, ChildGone
-from streams.core_protocol import AHEAD, MOST_TOLD, Outcome, Stepped, decode
+from streams.core_protocol import AHEAD, MOST_TOLD, Changes, Outcome, Stepped, decode
 from streams.questions import Questions, Unanswered
 
 ITEMS_AT_ONCE = 5_000
@@ -54,6 +54,7 @@ class CoreProcess:
         self.config = config
         self._lock = threading.Lock()
         self._sent: collections.deque[list[Delivery]] = collections.deque()
+        self._changing = 0  # calls of `send_changes` whose answer is not here yet
         self._quality: dict[str, Any] = {}
         self._told = 0  # since the last answer
         self._questions = Questions()
@@ -126,6 +127,25 @@ class CoreProcess:
             batch = self._sent.popleft()
             done = self._answer("ahead", Stepped)
         return None if done is None else self._step(batch, done)
+
+    def send_changes(self, changes: Changes) -> None:
+        """Have the core change its catalogue after what was sent before; then `receive_changes`.
+
+        At most AHEAD of these may be under way. What was sent first is received first, be it a
+        batch or changes.
+        """
+        with self._lock:
+            assert self._changing < AHEAD, "receive first"
+            self._send("change", changes)
+            self._changing += 1
+
+    def receive_changes(self) -> list[str]:
+        """For each of the changes that were sent: what the core raised on it, "" for nothing."""
+        with self._lock:
+            self._changing -= 1
+            faults = self._answer("change", list[str])
+        assert faults is not None, "changes are never refused"
+        return faults
 
     def recommend(
         self, user_id: str, now_ms: int, k: int | None = None
@@ -249,7 +269,7 @@ class CoreProcess:
 
     def _ask(self, method: str, kind: type[T], arguments: Any = None) -> T:
         with self._lock:
-            assert not self._sent, f"{method!r} while batches are under way: receive them first"
+            assert not self._sent and not self._changing, f"{method!r}: receive first"
             self._send(method, arguments)
             value = self._answer(method, kind)
             assert value is not None or kind is type(None)

@@ -5,7 +5,8 @@
 as MessagePack (msgspec). Calls are answered in order. `ahead` may be sent while the call before is
 still being worked on, so that the core never waits for the worker: a batch, with the histories
 that it probably needs. When the core cannot take one (it lacks a history, or it raised), it refuses
-what was sent ahead after it, so that the order of events is kept; any other call ends that.
+what was sent ahead after it, so that the order of events is kept; any other call ends that, but for
+`change`: what is new in the catalogue, which is sent in the same line, and never refused.
 
 The core's side reads calls as they come, also while it works or answers. So the worker's sending
 never waits for its own receiving, and neither side can wait for the other for ever.
@@ -16,24 +17,27 @@ from __future__ import annotations
 import enum
 import fcntl
 import struct
+from collections.abc import Sequence
 from typing import IO, Any, TypeVar
 
 import msgspec
 
-from online.events import Delivery
+from online.events import Delivery, Item
 from online.step import Histories, Metric, Slate, Turn, Vector
 from online.texts import TextVector
 from online.told import Rankers, Weights
 
 UNANSWERED = frozenset({"hear", "heard_rankers", "adopt", "heard_items", "put_texts"})
 MOST_TOLD = 12  # of these between two answers, so that nobody waits for the other's pipe for ever
-AHEAD = 2  # batches under way at most: one that the core works on, and the next
+AHEAD = 2  # batches under way at most: one that the core works on, and the next; changes as well
+IN_LINE = frozenset({"ahead", "change"})  # may be sent before the answer to what was sent before
 LONGEST = 1 << 30  # bytes of one message
 LONGEST_VALUE = LONGEST >> 1  # of its arguments or its answer
 PIPE_BYTES = 1 << 20  # most batches fit: one system call instead of one for each 64 KB
 NONE = msgspec.Raw(b"\xc0")
 
 T = TypeVar("T")
+Changes = Sequence[Item | str]  # of the catalogue, in order: an item, or the id of one that is gone
 # batch, histories, now_ms, what is searched for
 Ahead = tuple[list[Delivery], Histories, int, list[TextVector]]
 

@@ -6,7 +6,6 @@ thread, because the core takes one caller at a time.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
@@ -78,6 +77,13 @@ class Prepared:
     histories: Histories = field(default_factory=dict)
     queries: list[TextVector] = field(default_factory=list)
     learned: Learned = field(default_factory=Learned)
+
+
+class Changing(NamedTuple):
+    """Changes of the catalogue that the core was sent; what is wrong with others has its letter."""
+
+    changes: list[tuple[Message, Item | str]]
+    learned: Learned
 
 
 class Poisoned(Exception):
@@ -260,56 +266,43 @@ class Learner:
         if learned.texts is not None:
             cast("Understands", self.core).put_texts(learned.texts.vectors)
 
-    def announce(self, messages: list[Message]) -> Learned:
-        """Apply one batch of the topic `items`: announcements and tombstones, in order."""
-        learned = _learned_from(messages)
-        for gone, some in itertools.groupby(messages, lambda m: m.value is None):
-            if gone:
-                for m in some:
-                    self._withdraw(m, learned)
-            else:
-                self._announce(list(some), learned)
-        return learned
-
-    def _announce(self, messages: list[Message], learned: Learned) -> None:
-        valid = []
+    def send_changes(self, messages: list[Message]) -> Changing:
+        """Tell the core one batch of the topic `items`, announcements and tombstones, after what
+        it was sent before; then `receive_changes`. At most `ahead` may be under way."""
+        changing = Changing([], _learned_from(messages))
         for m in messages:
-            item = decode_item(m.value or b"", self._max_record_bytes)
-            if isinstance(item, Fault):
-                learned.letters.append(self._letter(m, item.reason))
-            elif fault := item_fault(item):
-                learned.letters.append(self._letter(m, f"invalid: {fault}"))
+            change = self._change(m)
+            if isinstance(change, Fault):
+                changing.learned.letters.append(self._letter(m, change.reason))
             else:
-                valid.append((m, item))
-        together = valid and self._taken([item for _, item in valid]) == ""
-        for m, item in valid:  # one by one, if there is a bad one among them
-            fault = "" if together else self._taken([item])
+                changing.changes.append((m, change))
+        self._line.send_changes([change for _, change in changing.changes])
+        return changing
+
+    def receive_changes(self, changing: Changing) -> Learned:
+        """What came of the changes that were sent first."""
+        learned = changing.learned
+        for (m, change), fault in zip(changing.changes, self._line.receive_changes(), strict=True):
             if fault:
                 learned.letters.append(self._letter(m, f"poison: {fault}"))
                 continue
+            item = None if isinstance(change, str) else change
+            item_id = change if isinstance(change, str) else change.item_id
             place = (m.topic, m.partition, m.offset, m.produced_ms)
-            learned.announcements.append(Announcement(item.item_id, item, *place))
+            learned.announcements.append(Announcement(item_id, item, *place))
+        return learned
 
-    def _taken(self, items: list[Item]) -> str:
-        """Tell the core; what it raises, "" for nothing."""
-        try:
-            self.core.announce(items)
-        except CoreLost:
-            raise
-        except Exception as error:
-            return _said(error)
-        return ""
-
-    def _withdraw(self, m: Message, learned: Learned) -> None:
-        item_id = (m.key or b"").decode("utf-8", "replace")
-        fault = item_fault(Item(item_id=item_id))
-        if fault or m.key is None or item_id.encode() != m.key:
-            reason = "invalid: a tombstone needs the item_id as its key"
-            learned.letters.append(self._letter(m, reason))
-            return
-        self.core.withdraw([item_id])
-        place = (m.topic, m.partition, m.offset, m.produced_ms)
-        learned.announcements.append(Announcement(item_id, None, *place))
+    def _change(self, m: Message) -> Item | str | Fault:
+        """The item that is announced, or the id of the one that is gone."""
+        if m.value is None:
+            item_id = (m.key or b"").decode("utf-8", "replace")
+            if m.key is None or item_id.encode() != m.key or item_fault(Item(item_id=item_id)):
+                return Fault("invalid: a tombstone needs the item_id as its key")
+            return item_id
+        item = decode_item(m.value, self._max_record_bytes)
+        if not isinstance(item, Fault) and (fault := item_fault(item)):
+            return Fault(f"invalid: {fault}")
+        return item
 
     def _parts(self, ready: Prepared, now_ms: int, total: Step) -> Iterable[Step]:
         """Steps of ever smaller parts, in order; rejects and metrics are added to `total`."""

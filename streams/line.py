@@ -8,7 +8,7 @@ from typing import IO, TypeVar
 
 from streams.core_protocol import AHEAD, MOST_TOLD, Call, receive
 
-MOST_CALLS = AHEAD + MOST_TOLD + 1  # more do not come before an answer
+MOST_CALLS = 2 * AHEAD + MOST_TOLD + 1  # more do not come before an answer
 MOST_ASKED = 64  # questions that wait here
 
 T = TypeVar("T")

@@ -266,10 +266,7 @@ class Pipeline:
         elif what.prepared is not None:
             await self._under_way.send(what.taken, what.prepared)
         else:
-            await self._under_way.receive_all()
-            learned = await self._announced(what.taken.messages)
-            self._changed({a.item_id: a.item for a in learned.announcements})
-            await self._hand_on(what.taken, learned)
+            await self._under_way.change(what.taken)
 
     def _changed(self, newest: dict[str, Item | None]) -> None:
         """These items are new, other ones or gone: search must know, and texts are to be read."""
@@ -310,6 +307,8 @@ class Pipeline:
             self._changed(told)
 
     async def _hand_on(self, taken: Taken, learned: Learned) -> None:
+        if learned.announcements:
+            self._changed({a.item_id: a.item for a in learned.announcements})
         shard = self._last_batch & SHARD_MASK
         self._last_batch = next_batch(self._last_batch, time.time_ns() // 1000, shard)
         batch = BatchId(self._broker_id, self._last_batch)
@@ -317,10 +316,6 @@ class Pipeline:
         self._offsets |= offsets
         self._keeper.learned(len(learned.step.accepted))
         await self._queue.put(Work(learned, batch, taken.written, offsets))
-
-    async def _announced(self, messages: list[Message]) -> Learned:
-        announce = partial(self._learner.announce, messages)
-        return await self._persist("announce", announce, self._learning)
 
     async def _write_soon(self) -> None:
         """Write the journal and what people wait for, in groups of what came meanwhile."""

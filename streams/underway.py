@@ -13,11 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from streams.core_protocol import AHEAD
 from streams.inbox import Taken
-from streams.learning import Learned, Learner, Poisoned, Prepared
+from streams.learning import Changing, Learned, Learner, Poisoned, Prepared
 from streams.patience import Patience, in_thread
 from streams.status import Status
 from streams.topics import ITEMS
+
+MOST_CHANGES = AHEAD  # of the catalogue, whose outcome is not here yet
 
 T = TypeVar("T")
 
@@ -33,6 +36,13 @@ class Understood(NamedTuple):
     """What the core was told of texts, after batches whose outcome is not here yet."""
 
     learned: Learned
+
+
+class Changed(NamedTuple):
+    """What the core was told of the catalogue, and has not answered yet."""
+
+    taken: Taken
+    changing: Changing
 
 
 class UnderWay:
@@ -51,7 +61,7 @@ class UnderWay:
         self._thread = thread
         self._hand_on = hand_on
         self._journalled = journalled
-        self._sent: collections.deque[Sent | Understood] = collections.deque()
+        self._sent: collections.deque[Sent | Understood | Changed] = collections.deque()
 
     def __bool__(self) -> bool:
         return bool(self._sent)
@@ -59,7 +69,10 @@ class UnderWay:
     @property
     def full(self) -> bool:
         """May no more batches be sent?"""
-        return sum(isinstance(one, Sent) for one in self._sent) == self._learner.ahead
+        return self._count(Sent) == self._learner.ahead
+
+    def _count(self, kind: type) -> int:
+        return sum(isinstance(one, kind) for one in self._sent)
 
     async def send(self, taken: Taken, ready: Prepared) -> None:
         """Have the core learn a batch."""
@@ -79,6 +92,13 @@ class UnderWay:
         await in_thread(self._thread, partial(self._learner.understand, learned))
         self._sent.append(Understood(learned))
 
+    async def change(self, taken: Taken) -> None:
+        """Tell the core what is new in the catalogue, after what it was sent."""
+        while self._sent and (self._learner.ahead == 1 or self._count(Changed) >= MOST_CHANGES):
+            await self.receive()
+        send = partial(self._learner.send_changes, taken.messages)
+        self._sent.append(Changed(taken, await in_thread(self._thread, send)))
+
     async def receive_all(self) -> None:
         while self._sent:
             await self.receive()
@@ -86,8 +106,8 @@ class UnderWay:
     async def receive(self) -> None:
         """Take the outcome of the batch that was sent first; if there is none, learn all anew."""
         first = self._sent.popleft()
-        if isinstance(first, Understood):
-            await self._hand_on(Taken(ITEMS, [], []), first.learned)
+        if not isinstance(first, Sent):
+            await self._told(first)
             return
         try:
             learned = await self._received(first)
@@ -108,19 +128,31 @@ class UnderWay:
             self._status.spent("learn", time.monotonic() - started)
         return learned
 
+    async def _told(self, one: Understood | Changed) -> None:
+        """Hand on what the core was told between batches."""
+        if isinstance(one, Understood):
+            await self._hand_on(Taken(ITEMS, [], []), one.learned)
+            return
+        started = time.monotonic()
+        received = partial(self._learner.receive_changes, one.changing)
+        learned = await in_thread(self._thread, received)
+        self._status.spent("announce", time.monotonic() - started)
+        await self._hand_on(one.taken, learned)
+
     async def _refused(self) -> list[Sent]:
         """What was sent after a batch that the core did not take: it refuses that as well. What
-        texts say it took, and knows before it learns the batch after all."""
-        sent = list(self._sent)
-        self._sent.clear()
-        refused = [one for one in sent if isinstance(one, Sent)]
-        for one in sent:
-            if isinstance(one, Understood):
-                await self._hand_on(Taken(ITEMS, [], []), one.learned)
-        for one in refused:
+        it was told of texts and of the catalogue it took, and knows before it learns the batch
+        after all."""
+        refused = []
+        while self._sent:
+            one = self._sent.popleft()
+            if not isinstance(one, Sent):
+                await self._told(one)
+                continue
             if one.ready.batch and await self._received(one) is not None:
                 # its events are learned in the wrong order: they must be neither written nor lost
                 raise RuntimeError("the core stepped a batch after one that it had refused")
+            refused.append(one)
         return refused
 
     async def _learned(self, ready: Prepared) -> Learned:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from online.core import Recommender, RecommenderConfig
-from online.events import Delivery
+from online.events import Delivery, Item
 from online.memory import MemoryConfig
 from online.step import Step
 from online.teaching import EncoderConfig
@@ -35,6 +36,12 @@ class Touchy(Recommender):
             if d.event.item_id == "huge":
                 raise MemoryError
         return super().step(batch, now_ms)
+
+    def announce(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if item.item_id == "poison":
+                raise ZeroDivisionError("no such thing")
+            super().announce([item])
 
 
 class Forgetful(Recommender):

@@ -72,6 +72,47 @@ def test_steps_sent_ahead_are_those_of_a_core_in_this_process() -> None:
     core.close()
 
 
+def test_changes_of_the_catalogue_count_between_the_batches_they_were_sent_between() -> None:
+    core, ours = CoreProcess(LEARNS), make_core(LEARNS)
+    batches = [batch(first) for first in range(0, 120, 20)]
+    new = [Item(item_id=f"new-{n}", category="c", price=2.0) for n in range(3)]
+    changes = [[new[0], "i1"], [new[1]], ["new-0", Item(item_id="i1")], [new[2]], []]
+    expected = []
+    for n, one in enumerate(batches):
+        ours.restore(strangers(one))
+        expected.append(essence(ours.step(one, NOW)))
+        for change in changes[n] if n < len(changes) else ():
+            if isinstance(change, str):
+                ours.withdraw([change])
+            else:
+                ours.announce([change])
+    core.send(batches[0], strangers(batches[0]), NOW)
+    found = []
+    for change, following in zip(changes, batches[1:], strict=True):
+        core.send_changes(change)
+        core.send(following, strangers(following), NOW)
+        found.append(essence(core.receive()))
+        assert core.receive_changes() == [""] * len(change)
+    found.append(essence(core.receive()))
+    assert found == expected
+    assert core.recommend("u1", NOW) == ours.recommend("u1", NOW)
+    core.close()
+
+
+def test_changes_are_taken_where_batches_are_refused_and_do_not_end_that(
+    touchy: CoreProcess,
+) -> None:
+    first, second = batch(0), batch(20)
+    touchy.send(first, {}, NOW)
+    touchy.send_changes([Item(item_id="new"), Item(item_id="poison"), "i3"])
+    touchy.send(second, strangers(second), NOW)
+    assert touchy.receive() is None
+    assert touchy.receive_changes() == ["", "ZeroDivisionError: no such thing", ""]
+    assert touchy.receive() is None
+    touchy.restore(strangers(first))
+    assert touchy.step(first, NOW).duplicates == 0
+
+
 def test_a_batch_that_lacks_histories_is_refused_and_so_is_what_follows(core: CoreProcess) -> None:
     first, second = batch(0), batch(20)
     core.send(first, {}, NOW)

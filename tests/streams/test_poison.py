@@ -13,14 +13,17 @@ import pytest
 
 from infra.warehouse import Warehouse
 from online.core import Recommender
-from online.events import Delivery, Event
+from online.events import Delivery, Event, Item
 from online.step import Core, PastEvent, Step
 from online.texts import TextVector
 from streams import learning, patience
+from streams.codec import encode
 from streams.core_process import CoreLost, CoreProcess
+from streams.core_protocol import Changes
 from streams.inbox import Taken
+from streams.learning import Message
 from tests.streams.cores import FORGETFUL, SMALL, TOUCHY, Forgetful, Touchy
-from tests.streams.pipeline_run import Flapping, Run, event, ids, messages
+from tests.streams.pipeline_run import TS, Flapping, Run, event, ids, messages
 
 
 class Watched(CoreProcess):
@@ -93,6 +96,33 @@ async def test_poison_does_not_change_the_order_of_what_was_sent_after_it(
     assert run.acknowledged == list(range(120))
 
 
+@pytest.mark.parametrize("where", ["here", "in a child"])
+async def test_a_poison_announcement_is_a_dead_letter_and_the_others_count(
+    warehouse: Warehouse, touchy: Watched, where: str
+) -> None:
+    core: Core = Touchy() if where == "here" else touchy
+    items = [Item(item_id=name, title="Lantern") for name in ("a", "poison", "b")]
+    told = [
+        Message("items", 0, n, TS, item.item_id.encode(), encode(item))
+        for n, item in enumerate(items)
+    ]
+    gone = [Message("items", 0, 3, TS, b"a", None), Message("items", 0, 4, TS, None, None)]
+    async with Run(core, warehouse) as run:
+        for first in range(0, 120, 20):  # the changes of the catalogue lie between these
+            await run.learn(messages(some(first), first))
+            if first == 40:
+                await run.learn(told)
+            if first == 60:
+                await run.learn(gone)
+        await run.drained()
+    assert Counter(run.acknowledged) == Counter([*range(120), *range(5)])
+    assert letters(warehouse) == [
+        (1, "poison: ZeroDivisionError: no such thing"),
+        (4, "invalid: a tombstone needs the item_id as its key"),
+    ]
+    assert warehouse.catalogue() == [items[2]]
+
+
 async def test_an_event_that_the_core_cannot_be_told_of_is_a_dead_letter(
     warehouse: Warehouse, touchy: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +182,12 @@ class Disorderly(Recommender):
         self._received += 1
         return None if self._received == 1 else self.step(batch, 2**50)
 
+    def send_changes(self, changes: Changes) -> None:
+        pass
+
+    def receive_changes(self) -> list[str]:
+        return []
+
 
 async def test_batches_that_were_learned_out_of_order_are_not_survived(
     warehouse: Warehouse,
@@ -161,7 +197,7 @@ async def test_batches_that_were_learned_out_of_order_are_not_survived(
         for first in (0, 20):
             ready = learner.prepare(messages(some(first), first))
             await run.pipeline._under_way.send(Taken("events", [], []), ready)
-        await run.learn([m._replace(topic="items") for m in messages(some(40), 40)])
+        await run.learn(messages(some(40), 40))
         error = await asyncio.wait_for(run.pipeline.failed, 10)
         assert "stepped a batch after one that it had refused" in str(error)
     assert ids(warehouse) == [] and run.acknowledged == []

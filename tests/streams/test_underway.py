@@ -5,12 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from online.events import Delivery, Event
 from streams.inbox import Taken
-from streams.learning import Learned, Prepared
+from streams.learning import Changing, Learned, Message, Prepared
 from streams.patience import Patience
 from streams.status import Status
-from streams.topics import EVENTS
+from streams.topics import EVENTS, ITEMS
 from streams.underway import UnderWay
 
 
@@ -43,9 +45,17 @@ class Core:
     def understand(self, learned: Learned) -> None:
         self.took.append(learned)
 
+    def send_changes(self, messages: list[Message]) -> Changing:
+        learned = Learned(messages=len(messages))
+        self.took.append(learned)
+        return Changing([], learned)
 
-async def handed_on(core: Core) -> list[Any]:
-    """A batch, what texts say, and a batch are sent before anything is received."""
+    def receive_changes(self, changing: Changing) -> Learned:
+        return changing.learned
+
+
+async def handed_on(core: Core, says: str) -> list[Any]:
+    """A batch, what texts or announcements say, and a batch are sent before any is received."""
     found: list[Any] = []
 
     async def hand_on(taken: Taken, learned: Learned) -> None:
@@ -60,9 +70,11 @@ async def handed_on(core: Core) -> list[Any]:
     one, other = (Prepared([Delivery(event, "events", 0, 0, 1)]) for _ in range(2))
     taken = Taken(EVENTS, [], []), Taken(EVENTS, [], [])
     batches: dict[int, Any] = {id(taken[0]): one, id(taken[1]): other}
-    said = Learned()
     await under_way.send(taken[0], one)
-    await under_way.understand(said)
+    if says == "texts":
+        await under_way.understand(Learned())
+    else:
+        await under_way.change(Taken(ITEMS, [Message("items", 0, 0, 1, b"cup", b"{}")], []))
     assert not under_way.full
     await under_way.send(taken[1], other)
     assert under_way.full and not found
@@ -72,14 +84,16 @@ async def handed_on(core: Core) -> list[Any]:
     return found
 
 
-async def test_texts_are_journalled_where_the_core_was_told_of_them() -> None:
+@pytest.mark.parametrize("says", ["texts", "announcements"])
+async def test_what_is_said_is_journalled_where_the_core_was_told_of_it(says: str) -> None:
     core = Core(refuses=0)
-    found = await handed_on(core)
+    found = await handed_on(core, says)
     assert len(found) == 3 and all(a is b for a, b in zip(found, core.took, strict=True))
 
 
-async def test_texts_come_first_when_the_batches_around_them_are_learned_anew() -> None:
+@pytest.mark.parametrize("says", ["texts", "announcements"])
+async def test_what_is_said_comes_first_when_batches_around_it_are_learned_anew(says: str) -> None:
     core = Core(refuses=2)
-    found = await handed_on(core)
+    found = await handed_on(core, says)
     assert len(found) == 3 and all(a is b for a, b in zip(found, core.took, strict=True))
     assert isinstance(found[0], Learned)
