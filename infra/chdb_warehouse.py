@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import IO, Any
 from infra import native, reading, schema
 from infra.binding import bind, columns_of
 from infra.chdb_connection import ChdbConnection
+from infra.locks import owned
 from infra.pool import Pool
 from infra.warehouse_types import Answer, WarehouseError, WarehouseLocked
 from online.events import Item
@@ -32,17 +32,18 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 def lock(directory: Path) -> IO[str]:
     """Own `directory` until the returned file is closed or the process ends, however it ends."""
     path = directory / "freshrec.lock"
-    file = path.open("a+", encoding="ascii")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
+        file = owned(path)
+    except OSError as fault:
+        raise WarehouseError(
+            f"{path} cannot be used ({fault.strerror}): name a directory that this user may write"
+        ) from None
+    if file is None:
+        owner = path.read_text(encoding="ascii").strip() or "unknown"
         raise WarehouseLocked(
             f"{directory} is in use by another process (pid {owner}), and the embedded warehouse "
             "allows one: query that worker's HTTP endpoint, stop it, or name another directory"
-        ) from None
+        )
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()

@@ -15,7 +15,6 @@ old, and a damaged one costs time, not knowledge.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 import uuid
@@ -26,6 +25,7 @@ from typing import IO, Any
 import msgspec
 
 from infra.durable import sync_folder, write_durably
+from infra.locks import owned
 from infra.parts import note_of
 from infra.tensors import Damaged
 
@@ -232,16 +232,9 @@ def _claimed(root: Path) -> tuple[int, Path, IO[str]]:
     for shard in range(SHARDS):
         folder = root / f"shard-{shard}"
         folder.mkdir(exist_ok=True)
-        lock = (folder / "lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        except OSError:
-            lock.close()
-            raise
-        return shard, folder, lock
+        lock = owned(folder / "lock")
+        if lock is not None:
+            return shard, folder, lock
     raise CheckpointsError(f"{root}: all {SHARDS} shards are in use: that many workers at most")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import msgspec
 from infra.access import place
 from infra.checkpoints import About
 from infra.children import end_with_parent
+from infra.locks import owned
 from infra.settings import Settings
 from infra.warehouse import WarehouseError, connect
 from streams.sql_client import worker_health
@@ -84,10 +84,12 @@ def _foreign_state(checkpoints: Path, brokers: list[str]) -> Path | None:
     """A state that a worker at another broker, or another warehouse, has learned, or may read."""
     for lock in checkpoints.glob("shard-*/lock"):
         try:
-            with lock.open("a") as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # somebody holds it, or it is another user's
+            held = owned(lock)
+        except OSError:  # another user's
+            held = None
+        if held is None:
             return lock.parent
+        held.close()
     for path in checkpoints.rglob("about.json"):  # also of those that were set aside
         try:
             about = msgspec.json.decode(path.read_bytes(), type=About)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from infra.locks import owned
 from infra.log import get_log
 from streams.status import Running
 
@@ -29,22 +29,20 @@ def claimed(state: Path) -> Iterator[None]:
     """Own the folder `state` (made if missing) until the block or the process ends."""
     try:
         state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "worker.lock").open("a")
+        lock = owned(state / "worker.lock")
     except OSError as error:
         raise StateError(
             f"FRESHREC_STATE={str(state)!r} cannot be used ({error.strerror}): name a folder "
             "that this user may write to"
         ) from None
+    if lock is None:
+        running = Running.load(state)
+        who = f" (pid {running.pid})" if running else ""
+        raise StateError(
+            f"another worker{who} uses the state folder {str(state)!r}: stop it, or set "
+            "FRESHREC_STATE to another folder"
+        )
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            running = Running.load(state)
-            who = f" (pid {running.pid})" if running else ""
-            raise StateError(
-                f"another worker{who} uses the state folder {str(state)!r}: stop it, or set "
-                "FRESHREC_STATE to another folder"
-            ) from None
         yield
 
 

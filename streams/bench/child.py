@@ -120,7 +120,7 @@ class BenchWorker:
         assert self._process is not None
         if self._process.poll() is not None:
             raise BenchError(f"the worker ended with {self._process.returncode}:\n{self._said()}")
-        self.rss_mb()
+        self.keep_weight()
         if not self.http_url:
             return {}
         try:
@@ -131,12 +131,16 @@ class BenchWorker:
         except (OSError, ValueError):
             return {}
 
-    def rss_mb(self) -> float:
-        """What it holds, not older than MEMORY_S (less while it is young): counting shared pages
-        takes time, in which the worker waits whenever it maps memory."""
+    def keep_weight(self) -> None:
+        """Have what it holds be known, not older than MEMORY_S (less while it is young): counting
+        shared pages takes time, in which the worker waits whenever it maps memory."""
         now = time.monotonic()
         if now - self._weighed >= min(MEMORY_S, (now - self._launched) / 4):
             self._weigh()
+
+    def rss_mb(self) -> float:
+        """What it holds; see `keep_weight`."""
+        self.keep_weight()
         return self._mb
 
     @property

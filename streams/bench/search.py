@@ -209,7 +209,7 @@ class SearchBench:
             return asker.counted(answers, due, "/search", q=query, user=user)
 
         def look(n: int, _: float) -> Any:
-            self._worker.rss_mb()
+            self._worker.keep_weight()
             self._say("measuring", n, int(seconds))
             return None if self._probing or not seen.published else self._probe(asker, seen)
 
