@@ -290,6 +290,25 @@ def test_what_was_read_is_kept_unless_another_model_reads(shop: Shop) -> None:
     assert len(other.without_text()) == 20
 
 
+def test_new_texts_are_linked_after_a_restart_as_they_would_have_been(shop: Shop) -> None:
+    for n in range(ALIKE + 3):  # of one axis: their lists of the most alike are full
+        shop.announce(f"full-{n}", 5)
+    again = Recommender(CONFIG)
+    assert again.resume(shop.core.state(), "")
+    rng = np.random.default_rng(8)
+    for core in (shop.core, again):
+        rng = np.random.default_rng(8)
+        for n in range(60):
+            core.announce([Item(item_id=f"later-{n}", title="t")])
+            parts = rng.integers(WIDTH, size=2)
+            core.put_texts([TextVector(f"later-{n}", vector(*parts.tolist()))])
+    ours, theirs = shop.core._memory.texts, again._memory.texts
+    rows = shop.core._memory.items.rows
+    assert (ours.least[:rows] > ROOM).sum() > 20
+    for name in ("near", "alike", "least"):
+        assert np.array_equal(getattr(ours, name)[:rows], getattr(theirs, name)[:rows]), name
+
+
 @pytest.mark.parametrize("values", [b"", np.zeros(WIDTH, np.float32).tobytes()])
 def test_an_empty_text_says_nothing(shop: Shop, values: bytes) -> None:
     shop.core.put_texts([TextVector("old-1", values), TextVector("nobody", values)])
