@@ -49,7 +49,7 @@ class Settings:
     replication: int = 1
     batch: int = 512  # events in a step at most
     linger_ms: int = 10  # how long a batch waits to fill
-    fetch_wait_ms: int = 20  # how long the broker may hold back a fetch
+    fetch_wait_ms: int = 50  # how long the broker may hold back a fetch
     max_record_bytes: int = 1_000_000
     slate: int = 10
     seed: int = 0

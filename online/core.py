@@ -42,6 +42,7 @@ from online.texts import TextConfig, TextVector
 from online.told import SHADOW, Rankers, Told, Weights
 
 AT_ONCE = 4  # events that are learned between two pauses: some 3 ms
+HEARD_AT_ONCE = 128  # that others learned, and that only count: as long
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class Recommender:
                 at, _ = advance(
                     memory.tables, memory.scratch, memory.sequences, memory.texts, columns, at,
                     self._block, self._lists, self.config.exclude_seen, self.history_limit,
-                    min(self._until, self._tick + AT_ONCE),
+                    min(self._until, self._tick + HEARD_AT_ONCE),
                 )  # fmt: skip
                 if self._teaching is not None:
                     self._teach(self._teaching, columns, begin, at, self._aside)

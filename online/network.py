@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from online.compiled import brief
+from online.compiled import brief, summing
 
 
 @brief
@@ -22,7 +22,7 @@ def standardise(
             x[r, f] = min(max(value, np.float32(-5.0)), np.float32(5.0))
 
 
-@brief
+@summing
 def linear_scores(
     x: np.ndarray, first: int, last: int, weights: np.ndarray, out: np.ndarray
 ) -> None:
@@ -34,7 +34,7 @@ def linear_scores(
         out[r] = total
 
 
-@brief
+@summing
 def forward(
     x: np.ndarray, start: np.ndarray, w: np.ndarray, b: np.ndarray, v: np.ndarray, u: np.ndarray,
     hidden: np.ndarray, out: np.ndarray,

@@ -1,10 +1,10 @@
 """The agents: batches from Kafka into the pipeline, acknowledged in order once written.
 
-The shape, and why nothing is lost or doubled by it: one lock around a batch and around a
-hand-over; `owned` is set while partitions are ours; `done` holds the next offset of each
-partition; messages of an earlier generation of the group are left to their new owner; every
-message is acknowledged, in order, after its rows are written; when partitions are taken away,
-what was learned is written and committed inside the hook.
+The shape, and why nothing is lost or doubled by it: a lock for each topic, around a batch, and all
+of them around a hand-over; `owned` is set while partitions are ours; `done` holds the next offset
+of each partition; messages of an earlier generation of the group are left to their new owner;
+every message is acknowledged, in order, after its rows are written; when partitions are taken
+away, what was learned is written and committed inside the hook.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Intake:
         self._app = app
         self._pipeline = pipeline
         self._status = status
-        self._lock = asyncio.Lock()
+        self._locks = {topic: asyncio.Lock() for topic in (EVENTS, ITEMS)}
         self._done: dict[tuple[str, int], int] = {}  # next offset of each partition
         self._bounds: dict[Any, tuple[int, int]] = {}  # first and next offset, when last asked
         self._owing: set[tuple[str, int]] = set()  # taken from us with messages unwritten
@@ -60,7 +60,7 @@ class Intake:
     async def take(self, events: Sequence[Any]) -> None:
         """One batch of `noack_take`. Never raises: an agent that raises would hang the app."""
         try:
-            async with self._lock:
+            async with self._locks[events[0].message.topic]:
                 fresh = await self._unlearned(self._fresh(events))
                 if fresh:
                     await self._hand_on(fresh)
@@ -76,7 +76,7 @@ class Intake:
         self.owned.clear()
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._lock:
+                async with self._locks[EVENTS], self._locks[ITEMS]:
                     written = await self._pipeline.drain(timeout_s)
         except TimeoutError:
             written = False

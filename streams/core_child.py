@@ -1,7 +1,7 @@
 """The core's process: `python -m streams.core_child MODULE:CORE R W` answers calls from stdin.
 
 R, W: descriptors of questions and their answers, which are given between two calls, and where
-a batch pauses.
+one pauses.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class CoreServer:
     def __init__(
         self, make: Callable[[RecommenderConfig], Hosted], pause: Callable[[], None] = lambda: None
     ) -> None:
-        """pause: what the core does in the middle of a batch, when nothing is half done."""
+        """pause: what the core does in the middle of a call, when nothing is half done."""
         self._make = make
         self._pause = pause
         self._refusing = False

@@ -22,7 +22,7 @@ from online.step import PastEvent, Recommendation, Reject, Step, Turn
 from online.texts import TextVector
 from online.told import Rankers, Told, Weights
 from streams.child import Child, ChildGone
-from streams.core_protocol import AHEAD, MOST_TOLD, Changes, Outcome, Stepped, decode
+from streams.core_protocol import AHEAD, MOST_TOLD, UNANSWERED, Changes, Outcome, Stepped, decode
 from streams.questions import Questions, Unanswered
 
 ITEMS_AT_ONCE = 5_000
@@ -54,9 +54,9 @@ class CoreProcess:
         self.config = config
         self._lock = threading.Lock()
         self._sent: collections.deque[list[Delivery]] = collections.deque()
-        self._changing = 0  # calls of `send_changes` whose answer is not here yet
+        self._behind: collections.deque[int] = collections.deque()  # of each call whose answer is
+        # not here yet: how often the core was told something after it
         self._quality: dict[str, Any] = {}
-        self._told = 0  # since the last answer
         self._questions = Questions()
         theirs = self._questions.theirs
         self._child = Child("streams.core_child", core, *map(str, theirs), leave=theirs)
@@ -135,14 +135,12 @@ class CoreProcess:
         batch or changes.
         """
         with self._lock:
-            assert self._changing < AHEAD, "receive first"
+            assert len(self._behind) - len(self._sent) < AHEAD, "receive first"
             self._send("change", changes)
-            self._changing += 1
 
     def receive_changes(self) -> list[str]:
         """For each of the changes that were sent: what the core raised on it, "" for nothing."""
         with self._lock:
-            self._changing -= 1
             faults = self._answer("change", list[str])
         assert faults is not None, "changes are never refused"
         return faults
@@ -206,13 +204,16 @@ class CoreProcess:
 
     @property
     def attentive(self) -> bool:
-        """May the core be told some more, before it has answered something?"""
-        return self._told <= MOST_TOLD // 2
+        """May the core be told some more, before it has answered something?
+
+        What it was told before the oldest unanswered call it has taken off the pipe by the time
+        that it answers; what lies behind must leave room for the calls that follow.
+        """
+        return sum(self._behind) <= MOST_TOLD // 2
 
     def _tell(self, method: str, arguments: Any) -> None:
         """Say something that has no answer; batches may be under way."""
         with self._lock:
-            self._told += 1
             self._send(method, arguments)
 
     def keep(self, folder: Path) -> list[str]:
@@ -269,7 +270,7 @@ class CoreProcess:
 
     def _ask(self, method: str, kind: type[T], arguments: Any = None) -> T:
         with self._lock:
-            assert not self._sent and not self._changing, f"{method!r}: receive first"
+            assert not self._behind, f"{method!r} while others are under way: receive them first"
             self._send(method, arguments)
             value = self._answer(method, kind)
             assert value is not None or kind is type(None)
@@ -280,12 +281,16 @@ class CoreProcess:
             self._child.send(method, arguments)  # if it raises another error, nothing was sent
         except ChildGone as gone:
             raise self._lost(method, gone) from None
+        if method not in UNANSWERED:
+            self._behind.append(0)
+        elif self._behind:
+            self._behind[-1] += 1
 
     def _answer(self, method: str, kind: type[T]) -> T | None:
         """What the core answers; None when it refuses."""
         try:
             answer = self._child.receive()
-            self._told = 0
+            self._behind.popleft()
             if answer.outcome is Outcome.RAISED:
                 raise CoreRaised(decode(answer.value, type=str))
             return None if answer.outcome is Outcome.REFUSED else decode(answer.value, type=kind)

@@ -28,7 +28,7 @@ from online.texts import TextVector
 from online.told import Rankers, Weights
 
 UNANSWERED = frozenset({"hear", "heard_rankers", "adopt", "heard_items", "put_texts"})
-MOST_TOLD = 12  # of these between two answers, so that nobody waits for the other's pipe for ever
+MOST_TOLD = 12  # of these behind unanswered calls: nobody waits for the other's pipe for ever
 AHEAD = 2  # batches under way at most: one that the core works on, and the next; changes as well
 IN_LINE = frozenset({"ahead", "change"})  # may be sent before the answer to what was sent before
 LONGEST = 1 << 30  # bytes of one message

@@ -20,42 +20,39 @@ class Taken:
 
 
 class Inbox:
-    """A bounded queue that joins neighbours of one topic, so that a busy learner gets big batches.
+    """A bounded line for each topic, which joins neighbours: a busy learner gets big batches.
 
-    At most `limit` messages are in one batch, and twice as many in all.
+    Topics take turns, so that announcements among events neither wait behind a backlog of these
+    nor cut it into small batches. At most `limit` messages are in one batch, and of a topic twice
+    as many in all.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: collections.deque[Taken] = collections.deque()
-        self._size = 0
+        self._lines: dict[str, collections.deque[Taken]] = {}  # whose turn it is comes first
         self._came = asyncio.Event()
         self._room = asyncio.Event()
 
     async def put(self, messages: list[Message], written: Callable[[], None]) -> None:
         """Add messages of one topic (at most `limit`); waits while a full batch waits already."""
-        while self._size >= self._limit:
+        topic = messages[0].topic
+        line = self._lines.setdefault(topic, collections.deque())
+        while sum(len(taken.messages) for taken in line) >= self._limit:
             self._room.clear()
             await self._room.wait()
-        self._size += len(messages)
         self._came.set()
-        last = self._waiting[-1] if self._waiting else None
-        if (
-            last is not None
-            and last.topic == messages[0].topic
-            and len(last.messages) + len(messages) <= self._limit
-        ):
-            last.messages += messages
-            last.written.append(written)
+        if line and len(line[-1].messages) + len(messages) <= self._limit:
+            line[-1].messages += messages
+            line[-1].written.append(written)
         else:
-            self._waiting.append(Taken(messages[0].topic, list(messages), [written]))
+            line.append(Taken(topic, list(messages), [written]))
 
     async def get(self) -> Taken:
-        """The oldest batch; waits for one."""
-        while not self._waiting:
+        """The oldest batch of the topic whose turn it is; waits for one."""
+        while not any(self._lines.values()):
             self._came.clear()
             await self._came.wait()
-        taken = self._waiting.popleft()
-        self._size -= len(taken.messages)
+        topic = next(topic for topic, line in self._lines.items() if line)
+        line = self._lines[topic] = self._lines.pop(topic)  # the last one now
         self._room.set()
-        return taken
+        return line.popleft()

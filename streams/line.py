@@ -8,7 +8,8 @@ from typing import IO, TypeVar
 
 from streams.core_protocol import AHEAD, MOST_TOLD, Call, receive
 
-MOST_CALLS = 2 * AHEAD + MOST_TOLD + 1  # more do not come before an answer
+# More do not come behind a call before its answer: batches, changes, and what is only told.
+MOST_CALLS = 2 * AHEAD + MOST_TOLD + 1
 MOST_ASKED = 64  # questions that wait here
 
 T = TypeVar("T")

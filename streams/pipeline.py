@@ -188,6 +188,9 @@ class Pipeline:
 
     async def keep_last(self, within_s: float) -> None:
         """Keep the core's state once more, when everything is written: the next start is quick."""
+        if not self._idle.is_set():  # something may be under way
+            log.warning("last_state_not_kept", cure="the next start goes on from the journal")
+            return
         await self._keeper.last(self._position(), within_s)
 
     def _position(self) -> Position:

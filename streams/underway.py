@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from streams.status import Status
 from streams.topics import ITEMS
 
 MOST_CHANGES = AHEAD  # of the catalogue, whose outcome is not here yet
+CHANGE_BYTES = 16_000_000  # of one of them, about: far below what one message may have
 
 T = TypeVar("T")
 
@@ -94,10 +95,11 @@ class UnderWay:
 
     async def change(self, taken: Taken) -> None:
         """Tell the core what is new in the catalogue, after what it was sent."""
-        while self._sent and (self._learner.ahead == 1 or self._count(Changed) >= MOST_CHANGES):
-            await self.receive()
-        send = partial(self._learner.send_changes, taken.messages)
-        self._sent.append(Changed(taken, await in_thread(self._thread, send)))
+        for part in _portions(taken):
+            while self._sent and (self._learner.ahead == 1 or self._count(Changed) >= MOST_CHANGES):
+                await self.receive()
+            send = partial(self._learner.send_changes, part.messages)
+            self._sent.append(Changed(part, await in_thread(self._thread, send)))
 
     async def receive_all(self) -> None:
         while self._sent:
@@ -174,6 +176,20 @@ class UnderWay:
         answer = await self._patience.until_answered(stage, call, self._thread)
         self._status.spent(stage, time.monotonic() - started)
         return answer
+
+
+def _portions(taken: Taken) -> Iterator[Taken]:
+    """Parts of a batch of changes that are no longer than what is sent at once."""
+    part, size = Taken(taken.topic, [], []), 0
+    for message in taken.messages:
+        length = len(message.value or b"")
+        if part.messages and size + length > CHANGE_BYTES:
+            yield part
+            part, size = Taken(taken.topic, [], []), 0
+        part.messages.append(message)
+        size += length
+    part.written = taken.written
+    yield part
 
 
 def _now_ms() -> int:

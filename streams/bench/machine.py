@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -44,19 +45,21 @@ def resident_mb(pid: int) -> float:
     Pages that several of them share (libraries, a state that a fork writes) count once, as Linux
     shares them out ("Pss"): a sum of resident sizes would count torch's code four times.
     """
-    total = 0.0
-    try:
-        for each in [pid, *_children(pid)]:
-            total += _own_mb(each)
-    except OSError:
-        pass
-    return total
+    return sum(_own_mb(each) for each in [pid, *_below(pid)])
+
+
+def _below(pid: int) -> list[int]:
+    return [each for child in _children(pid) for each in (child, *_below(child))]
 
 
 def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    found = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    return found + [below for child in found for below in _children(child)]
+    """A thread, or a process, that ends meanwhile has none."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _own_mb(pid: int) -> float:
@@ -73,26 +76,20 @@ def _own_mb(pid: int) -> float:
 def cpu_s(pid: int) -> float:
     """Processor time of a process and all that live below it, in seconds. Linux only."""
     ticks = 0
-    try:
-        for each in [pid, *_children(pid)]:
+    for each in [pid, *_below(pid)]:
+        with contextlib.suppress(OSError):
             after_name = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(map(int, after_name[11:15]))  # own, and of children that ended
-    except OSError:
-        pass
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s_by_part(pid: int) -> dict[str, float]:
     """Processor time of a process, as "worker", and of each of its children by module's name."""
     found = {"worker": cpu_s(pid)}
-    try:
-        children = {child for task in Path(f"/proc/{pid}/task").iterdir()
-                    for child in (task / "children").read_text().split()}  # fmt: skip
-        for child in children:
+    for child in _children(pid):
+        with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
             name = words[words.index("-m") + 1] if "-m" in words else Path(words[0]).name
-            found[name.rpartition(".")[2]] = took = cpu_s(int(child))
+            found[name.rpartition(".")[2]] = took = cpu_s(child)
             found["worker"] -= took
-    except OSError:
-        pass
     return found

@@ -14,6 +14,7 @@ from online.events import Delivery, Item
 from online.step import PastEvent, Step
 from streams.assembly import make_core
 from streams.core_process import CoreLost, CoreProcess, CoreRaised
+from streams.core_protocol import MOST_TOLD
 from tests.streams.cores import BABBLING, LEARNS, SMALL, TOUCHY
 from tests.streams.pipeline_run import event
 
@@ -111,6 +112,23 @@ def test_changes_are_taken_where_batches_are_refused_and_do_not_end_that(
     assert touchy.receive() is None
     touchy.restore(strangers(first))
     assert touchy.step(first, NOW).duplicates == 0
+
+
+def test_what_is_told_behind_a_batch_counts_until_that_is_answered(core: CoreProcess) -> None:
+    """Else the pipes could fill, and each side wait for the other for ever."""
+    some = batch(0)
+    for _ in range(2 * MOST_TOLD):  # the core answers nothing: it just reads on
+        core.heard_items([], [])
+    assert core.attentive
+    core.send_changes(["i1"])
+    core.send(some, strangers(some), NOW)
+    for _ in range(MOST_TOLD):
+        core.heard_items([], [])
+    assert not core.attentive
+    assert core.receive_changes() == [""]
+    assert not core.attentive
+    assert core.receive() is not None
+    assert core.attentive
 
 
 def test_a_batch_that_lacks_histories_is_refused_and_so_is_what_follows(core: CoreProcess) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from online.events import Delivery, Event
+from streams import underway
 from streams.inbox import Taken
 from streams.learning import Changing, Learned, Message, Prepared
 from streams.patience import Patience
@@ -89,6 +90,30 @@ async def test_what_is_said_is_journalled_where_the_core_was_told_of_it(says: st
     core = Core(refuses=0)
     found = await handed_on(core, says)
     assert len(found) == 3 and all(a is b for a, b in zip(found, core.took, strict=True))
+
+
+async def test_many_changes_are_sent_in_portions_and_acknowledged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(underway, "CHANGE_BYTES", 10)
+    found, done = [], []
+
+    async def hand_on(taken: Taken, learned: Learned) -> None:
+        found.append([m.offset for m in taken.messages])
+        for written in taken.written:
+            written()
+
+    async def journalled() -> None:
+        pass
+
+    status, thread = Status(), ThreadPoolExecutor(1)
+    core = Core(refuses=0)
+    under_way = UnderWay(core, status, Patience(status), thread, hand_on, journalled)  # type: ignore[arg-type]
+    some = [Message("items", 0, n, 1, b"cup", b"x" * 4) for n in range(5)]
+    await under_way.change(Taken(ITEMS, some, [lambda: done.append(len(found))]))
+    await under_way.receive_all()
+    assert found == [[0, 1], [2, 3], [4]] and done == [3]
+    thread.shutdown()
 
 
 @pytest.mark.parametrize("says", ["texts", "announcements"])
