@@ -6,6 +6,8 @@ long as somebody asks.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -31,20 +33,21 @@ class TextRefused(Exception):
     """The language model cannot be used: a setting is wrong."""
 
 
-class _Turns:
-    """A lock that those who are in a hurry get first."""
+class Turns:
+    """A lock that those who are in a hurry get first, and among them who came first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = False
-        self._hurrying = 0
+        self._came = itertools.count()
+        self._waiting: list[tuple[bool, int]] = []  # a heap
 
     def take(self, hurry: bool) -> None:
         with self._changed:
-            self._hurrying += hurry
-            while self._taken or (self._hurrying and not hurry):
-                self._changed.wait()
-            self._hurrying -= hurry
+            turn = not hurry, next(self._came)
+            heapq.heappush(self._waiting, turn)
+            self._changed.wait_for(lambda: not self._taken and self._waiting[0] == turn)
+            heapq.heappop(self._waiting)
             self._taken = True
 
     def give(self) -> None:
@@ -58,7 +61,7 @@ class TextProcess(AbstractContextManager["TextProcess"]):
 
     def __init__(self, config: TextConfig) -> None:
         """Raises TextRefused, TextLost."""
-        self._turns = _Turns()
+        self._turns = Turns()
         self._asked = -ASKED_S
         self._child = Child("streams.text_child")
         try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from streams import text_process
-from streams.text_process import ASKED_S, LETTERS, PORTION, SMALL_PORTION, TextProcess
+from streams.text_process import ASKED_S, LETTERS, PORTION, SMALL_PORTION, TextProcess, Turns
 
 
 class Noting(TextProcess):
@@ -64,3 +66,26 @@ def test_portions_are_large_again_when_nobody_asked_for_a_while(
         counts.append(len(model.portions))
         now += ASKED_S
     assert counts[1] < counts[0] / 2
+
+
+def test_queries_go_first_and_in_the_order_in_which_they_came() -> None:
+    turns, order = Turns(), []
+    turns.take(hurry=False)
+
+    def wait(name: str, hurry: bool) -> None:
+        turns.take(hurry)
+        order.append(name)
+        turns.give()
+
+    threads = []
+    for name in ("catalogue", "query 1", "query 2", "query 3"):
+        thread = threading.Thread(target=wait, args=(name, name != "catalogue"))
+        thread.start()
+        threads.append(thread)
+        deadline = time.monotonic() + 10
+        while len(turns._waiting) < len(threads) and time.monotonic() < deadline:
+            time.sleep(0.001)
+    turns.give()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["query 1", "query 2", "query 3", "catalogue"]
