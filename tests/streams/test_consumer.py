@@ -6,10 +6,13 @@ import asyncio
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka
 import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.structs import TopicPartition
 from faust.transport import consumer as faust_consumer
 from faust.transport.conductor import ConductorCompiler
 from faust.transport.drivers import aiokafka as driver
@@ -176,3 +179,31 @@ async def test_partitions_without_commits_are_sought_from_their_beginning(tmp_pa
     assert begun == [unread]
     # what makes that necessary
     assert "ifoffsetandoffset>0:" in without_spaces(aiokafka.AIOKafkaConsumer.seek_to_committed)
+
+
+@pytest.mark.parametrize("assigned", [True, False])
+async def test_a_partition_without_a_position_is_looked_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assigned: bool
+) -> None:
+    thread = made(tmp_path).consumer._thread
+    place = TopicPartition("events", 0)
+    state = SubscriptionState()
+    state.subscribe({"events"})
+    if assigned:
+        state.assign_from_subscribed({place})
+    thread._consumer = SimpleNamespace(_fetcher=SimpleNamespace(_subscriptions=state))
+    seen: list[TP] = []
+    monkeypatch.setattr(
+        driver.AIOKafkaConsumerThread, "verify_event_path", lambda *a: seen.append(a[-1])
+    )
+    thread.verify_event_path(1.0, TP("events", 0))
+    assert seen == []
+    if assigned:
+        state.subscription.assignment.state_value(place).seek(7)
+        thread.verify_event_path(2.0, TP("events", 0))
+        assert seen == [TP("events", 0)]
+        # what makes that necessary
+        monkeypatch.undo()
+        assert "committed_offset=tp_state.position" in without_spaces(
+            driver.AIOKafkaConsumerThread.verify_event_path
+        )
