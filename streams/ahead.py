@@ -59,10 +59,14 @@ def change_each(
     core: Core, changes: Changes, pause: Callable[[], None] = lambda: None
 ) -> list[str]:
     """Apply each; what the core raised on it, "" for nothing. pause: called after each."""
-    return [_change(core, one, pause) for one in changes]
+    faults = []
+    for one in changes:
+        faults.append(_change(core, one))
+        pause()
+    return faults
 
 
-def _change(core: Core, one: Item | str, pause: Callable[[], None]) -> str:
+def _change(core: Core, one: Item | str) -> str:
     try:
         if isinstance(one, str):
             core.withdraw([one])
@@ -72,7 +76,6 @@ def _change(core: Core, one: Item | str, pause: Callable[[], None]) -> str:
         raise
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    pause()
     return ""
 
 

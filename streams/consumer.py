@@ -124,4 +124,4 @@ class FreshTransport(Transport):
     """Makes our consumers; set `fetch_max_wait_ms` before the app starts."""
 
     Consumer: ClassVar[type[FreshConsumer]] = FreshConsumer
-    fetch_max_wait_ms = 20
+    fetch_max_wait_ms: int

@@ -78,6 +78,12 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         ChdbWarehouse(tmp_path / "file" / "x")
 
 
+def test_a_lock_that_cannot_be_made_says_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "freshrec.lock").mkdir()
+    with pytest.raises(WarehouseError, match="name a directory that this user may write"):
+        ChdbWarehouse(tmp_path)
+
+
 def test_two_warehouses_in_one_process_are_refused_clearly(tmp_path: Path) -> None:
     warehouse = ChdbWarehouse(tmp_path / "one")
     try:

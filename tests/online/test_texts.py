@@ -295,7 +295,6 @@ def test_new_texts_are_linked_after_a_restart_as_they_would_have_been(shop: Shop
         shop.announce(f"full-{n}", 5)
     again = Recommender(CONFIG)
     assert again.resume(shop.core.state(), "")
-    rng = np.random.default_rng(8)
     for core in (shop.core, again):
         rng = np.random.default_rng(8)
         for n in range(60):

@@ -12,10 +12,11 @@ import pytest
 
 from online.events import Delivery, Item
 from online.step import PastEvent, Step
+from streams.ahead import change_each
 from streams.assembly import make_core
 from streams.core_process import CoreLost, CoreProcess, CoreRaised
 from streams.core_protocol import MOST_TOLD
-from tests.streams.cores import BABBLING, LEARNS, SMALL, TOUCHY
+from tests.streams.cores import BABBLING, LEARNS, SMALL, TOUCHY, Touchy
 from tests.streams.pipeline_run import event
 
 NOW = 1_700_000_100_000
@@ -252,3 +253,10 @@ def test_an_answer_that_cannot_be_read_means_that_the_core_is_lost() -> None:
     with pytest.raises(CoreLost, match="answered 'ahead' with what is no answer"):
         core.receive()
     core.close()
+
+
+def test_there_is_a_pause_after_each_change_also_after_one_that_failed() -> None:
+    core, order = Touchy(SMALL), []
+    changes = [Item(item_id="a"), Item(item_id="poison"), "a"]
+    faults = change_each(core, changes, lambda: order.append(len(order)))
+    assert faults == ["", "ZeroDivisionError: no such thing", ""] and order == [0, 1, 2]

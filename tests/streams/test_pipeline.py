@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from infra.warehouse import Warehouse
 from online.core import Recommender
 from online.events import Delivery, Event, Item
 from online.step import Step
+from streams import patience
 from streams.codec import encode
+from streams.keeping import Position
 from streams.learning import Message
 from streams.recovery import Recovery
-from tests.streams.pipeline_run import TS, Run, event, ids, message, messages
+from tests.streams.pipeline_run import TS, Flapping, Run, event, ids, message, messages
 
 
 async def test_events_become_rows_and_are_acknowledged_in_order(warehouse: Warehouse) -> None:
@@ -168,3 +172,22 @@ def test_nothing_to_recover_is_fine(warehouse: Warehouse) -> None:
         recovery = Recovery(Recommender(), warehouse)
         recovery.newest(newest)
         assert (recovery.events, recovery.last_batch()) == (0, 0)
+
+
+async def test_no_last_state_is_kept_while_something_may_be_under_way(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Position] = []
+
+    async def last(at: Position, within_s: float) -> None:
+        kept.append(at)
+
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.2)
+    async with Run(Recommender(), Flapping(warehouse, away=2)) as run:
+        run.pipeline._keeper.last = last  # type: ignore[method-assign]
+        await run.learn(messages([event(1)]))
+        await run.pipeline.keep_last(1)
+        assert not kept
+        await run.drained()
+        await run.pipeline.keep_last(1)
+    assert [at.offsets for at in kept] == [{"events/0": 1}]
