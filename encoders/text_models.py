@@ -46,8 +46,9 @@ class Transformer:
     Gurevych 2019, "Sentence-BERT").
 
     On a GPU, and on processors that multiply them fast, weights are bfloat16: twice the speed, and
-    vectors that are the same but for 1 part in 10,000 (`freshrec bench text` measures both; with
-    8-bit weights, which are no faster, one in six of an item's ten nearest is another).
+    vectors that are the same but for 1 part in 10,000. Other processors keep weights in float16 and
+    compute in float32 (`freshrec bench text` measures both; with 8-bit weights, which are no
+    faster, one in six of an item's ten nearest is another).
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -59,8 +60,12 @@ class Transformer:
         self._model, self.version = adapted(model, _fingerprint(place, base), config)
         self.width = int(self._model.config.hidden_size)
         self.precision = _precision(config.precision, self._device)
-        self._model.to(self._device.torch, getattr(torch, self.precision)).eval()
-        pack(self._model, lambda: self.vectors(["warm gift", "tea"]))
+        half = (self.precision, self._device.torch.type) == ("float16", "cpu")
+        dtype = torch.float32 if half else getattr(torch, self.precision)
+        self._model.to(self._device.torch, dtype).eval()
+        if self.precision != "float32":
+            packed = pack(self._model, lambda: self.vectors(["warm gift", "tea"]))
+            self.precision = "float32" if half and not packed else self.precision
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
@@ -81,8 +86,8 @@ def _precision(wanted: str, device: Device) -> str:
             getattr(torch.cpu, name, bool)()
             for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         )
-    else:
-        fast = device.torch.type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bfloat16" if fast else "float16"
+    fast = device.torch.type == "cuda" and torch.cuda.is_bf16_supported()
     return "bfloat16" if fast else "float32"
 
 

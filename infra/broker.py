@@ -121,7 +121,7 @@ class EmbeddedBroker:
             stderr=subprocess.STDOUT,
             env={"RUST_LOG": "error"},
             # its own group: Ctrl-C must reach the worker only, which flushes before it stops us
-            start_new_session=True,
+            process_group=0,
             preexec_fn=_die_with(os.getpid()),
         )
         atexit.register(self.stop)

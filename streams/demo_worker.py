@@ -128,7 +128,7 @@ class DemoWorker:
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **own},
-                start_new_session=True,  # Ctrl-C is for the demo, which then stops the worker
+                process_group=0,  # Ctrl-C is for the demo, which then stops the worker
                 preexec_fn=end_with_parent(),
             )
         return self

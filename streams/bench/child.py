@@ -70,7 +70,7 @@ class BenchWorker:
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 env=self._environ,
-                start_new_session=True,  # Ctrl-C is for the benchmark, which then stops the worker
+                process_group=0,  # Ctrl-C is for the benchmark, which then stops the worker
                 preexec_fn=end_with_parent(),
             )
 

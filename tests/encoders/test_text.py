@@ -13,7 +13,7 @@ import torch
 from encoders import text_models
 from encoders.packed import pack
 from encoders.text import TextEncoder
-from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
+from encoders.text_config import BUNDLED, MULTILINGUAL, PRECISIONS, TextConfig, TextModelError
 from encoders.wording import item_text, plain
 from tests.tiny_model import tiny_model
 
@@ -147,8 +147,29 @@ def test_packed_weights_give_the_same() -> None:
     assert pack(quick, lambda: ran(quick, 2)) == (2 if can else 0)
     for rows in (1, 7, 300):
         assert np.allclose(ran(quick, rows), ran(slow, rows), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("large", [1.0, 1e6])
+def test_weights_in_half_of_their_bytes_give_nearly_the_same(large: float) -> None:
     exact = Layers(dtype=torch.float32).eval()
-    assert pack(exact, lambda: ran(exact, 2)) == 0  # it has no bfloat16
+    with torch.no_grad():
+        exact.first.weight *= large  # 1e6: more than float16 can say, so they stay as they are
+    half = copy.deepcopy(exact)
+    can = large == 1.0 and "fbgemm" in torch.backends.quantized.supported_engines
+    assert pack(half, lambda: ran(half, 2)) == (2 if can else 0)
+    for rows in (1, 7, 300):
+        assert np.allclose(ran(half, rows), ran(exact, rows), rtol=2e-3, atol=2e-3)
+
+
+def test_precisions_agree_and_say_what_they_are(tiny: Path) -> None:
+    texts = ["red mug", "tea", "a warm gift for somebody who drinks tea"]
+    encoders = {p: TextEncoder(TextConfig(str(tiny), precision=p)) for p in PRECISIONS}
+    exact = encoders["float32"].encode(texts)
+    for named, encoder in encoders.items():
+        assert encoder.precision == named or named in ("auto", "float16")
+        assert ((encoder.encode(texts) * exact).sum(1) > 0.999).all()
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        assert encoders["float16"].precision == "float16"
 
 
 def test_a_model_that_cannot_be_packed_stays_as_it_was() -> None:
