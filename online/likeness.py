@@ -27,11 +27,11 @@ from online.features import (
 )
 from online.sequence import SEARCH
 from online.tables import SLOT_MASK, TICK, Tables
-from online.texts import ALIKE, Texts
+from online.texts import Texts
 
 CATALOGUE = 10  # newest items of the user that count for category, brand and price
 COLD = 5.0  # events below which an item is cold
-NEW_SHARE, COLD_SHARE, WARM_SHARE = 24, 16, 16  # candidates by text
+SHARES = (24, 16, 16)  # candidates by text: that nobody took yet, that are cold, others
 RARE = 0.3  # what an item that everybody has leads to counts, against one that few have
 FADE = np.array([0.95**p for p in range(NEWEST_TEXTS)], np.float32)
 FEW = 5  # newest whose mean counts
@@ -51,36 +51,55 @@ def take_alike(
 
     most: candidates that there may be.
     """
-    found = np.empty(NEWEST_TEXTS * ALIKE, np.int32)
-    value = np.empty((2, NEWEST_TEXTS * ALIKE), np.float32)
+    best = np.empty((len(SHARES), max(SHARES)), np.int32)
+    value = np.empty((len(SHARES), max(SHARES)), np.float32)
+    held = np.zeros(len(SHARES), np.int64)
     near, alike, keys, known, taken = x.near, x.alike, t.key, t.known, t.taken
-    m = 0
     for p in range(min(length, NEWEST_TEXTS)):
         i = s.items[p]
+        rare = RARE + t.rarity[i]
         for k in range(near.shape[1]):
             key = near[i, k]
             if key < 0:
                 break
             j = key & SLOT_MASK
-            if keys[j] == key and known[j] and not (exclude_seen and s.own[j] > 0):
-                found[m] = j
-                value[0, m] = -alike[i, k] * (RARE + t.rarity[i])
-                value[1, m] = -alike[i, k] * FADE[p]
-                m += 1
-    by_rarity, by_time = np.argsort(value[0, :m]), np.argsort(value[1, :m])
-    for kind in range(3):
-        left = (NEW_SHARE, COLD_SHARE, WARM_SHARE)[kind]
-        for a in by_rarity if kind < 2 else by_time:
-            j = found[a]
-            if left == 0 or n == most:
-                break
-            is_kind = 0 if taken[j] == 0.0 else 1 if taken[j] < COLD else 2
-            if s.chosen[j] or is_kind != kind:
+            if keys[j] != key or not known[j] or s.chosen[j] or (exclude_seen and s.own[j] > 0):
                 continue
-            s.chosen[j] = 1
-            cand[n] = j
-            n, left = n + 1, left - 1
+            kind = 0 if taken[j] == 0.0 else 1 if taken[j] < COLD else 2
+            much = np.float32(alike[i, k] * (rare if kind < 2 else FADE[p]))
+            held[kind] = _held(j, much, best[kind], value[kind], held[kind], SHARES[kind])
+    for kind in range(len(SHARES)):
+        for a in range(min(held[kind], most - n)):
+            s.chosen[best[kind, a]] = 1
+            cand[n] = best[kind, a]
+            n += 1
     return n
+
+
+@compiled
+def _held(
+    j: int, much: np.float32, best: np.ndarray, value: np.ndarray, n: int, most: int
+) -> int:  # fmt: skip
+    """Put an item among the n best, the first n of `best`; how many there are then.
+
+    Each is held once, with its highest value; of equal ones who came first stays before.
+    """
+    if n == most and much <= value[n - 1]:
+        return n
+    for a in range(n):
+        if best[a] == j:
+            if much <= value[a]:
+                return n
+            for later in range(a, n - 1):
+                best[later], value[later] = best[later + 1], value[later + 1]
+            n -= 1
+            break
+    a = min(n, most - 1)
+    while a > 0 and value[a - 1] < much:
+        best[a], value[a] = best[a - 1], value[a - 1]
+        a -= 1
+    best[a], value[a] = j, much
+    return min(n + 1, most)
 
 
 @compiled
@@ -176,12 +195,13 @@ def _rank(x: np.ndarray, rows: int, cold: np.ndarray) -> None:
             break
         x[c, RANK] = -math.log(1.0 + rank)
         x[c, SHARE] = math.exp(8.0 * (-best[c] - top))
+    which, n = np.empty(rows, np.int64), 0
     for c in range(rows):
-        best[c] = -x[c, RARELY] if cold[c] else np.float32(0.0)
-    for rank, c in enumerate(np.argsort(best)):
-        if best[c] == 0.0:
-            break
-        x[c, COLD_RANK] = -math.log(1.0 + rank)
+        if cold[c] and x[c, RARELY] > 0.0:
+            which[n], best[n] = c, -x[c, RARELY]
+            n += 1
+    for rank, a in enumerate(np.argsort(best[:n])):
+        x[which[a], COLD_RANK] = -math.log(1.0 + rank)
 
 
 @compiled
