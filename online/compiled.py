@@ -14,7 +14,7 @@ from typing import Any
 import numba
 
 _HERE = Path(__file__).parent
-_MARKS = ("\n@" + "compiled\n", "\n@" + "brief\n", "\n@" + "summing\n")
+_MARKS = tuple(f"\n@{name}\n" for name in ("compiled", "brief", "summing", "fused"))
 
 
 def _digest() -> str:
@@ -38,8 +38,10 @@ if os.access(_kept if _kept.exists() else _HERE, os.W_OK):
 # and with two dozen such calls a block the live pipeline reached only half the backtest's rate.
 # `summing` is for what adds up long rows: a sum may be kept in several lanes, which takes half the
 # time. Each row is still added up alike, whatever lies beside it; another kind of processor may
-# differ in the last bits, as its BLAS does.
+# differ in the last bits, as its BLAS does. `fused` multiplies and adds in one step, in the order
+# that is written.
 compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")
 brief: Any = numba.njit(cache=True, nogil=False, error_model="numpy")
 _LANES = {"reassoc", "contract"}
 summing: Any = numba.njit(cache=True, nogil=False, error_model="numpy", fastmath=_LANES)
+fused: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

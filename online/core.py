@@ -26,7 +26,7 @@ from online.searching import Search
 from online.sequence import Sequences
 from online.sharing import RankerExchange, dense_of, weights_of
 from online.similarity import similar
-from online.slates import SLATES, SlateMaker
+from online.slates import SlateMaker
 from online.state import State
 from online.step import (
     OF_A_FORGOTTEN_PAST,
@@ -96,7 +96,7 @@ class Recommender:
         self._projection = Projection()
         self._untold: list[np.ndarray] = []  # items whose new vectors the others do not have
         self._aside = Step()  # what came of events that were only heard of
-        self._nearest = Nearest(index, config.encoder.exact_items, SLATES)
+        self._nearest = Nearest(index, config.encoder.exact_items)
         self._slates = SlateMaker(
             self._memory, self._contest, self._nearest, config.k, config.exclude_seen
         )

@@ -11,13 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
+from online.across import WIDE, Across, select
 from online.compiled import compiled
 from online.features import Scratch
 from online.history import newest
 from online.sequence import NEAR, NOWHERE, Sequences, ask
 from online.tables import Tables
 
-BLOCK = 1_024  # items: 256 kB of vectors
+NO_BLOCKS = np.zeros((0, 0, WIDE), np.float32)
 SPARE = 4  # an index is asked for this many times NEAR: the user's own items may be among them
 
 
@@ -47,33 +48,12 @@ def ask_all(
 
 
 @compiled
-def _select(
-    products: np.ndarray, bias: np.ndarray, own: np.ndarray, key: np.ndarray, near: np.ndarray
-) -> None:
-    """Keep the keys of the NEAR best of all items, best first, in near (NEAR,)."""
-    score = np.full(NEAR, NOWHERE, np.float32)
-    n, least = 0, NOWHERE
-    for j in range(len(products)):
-        value = products[j] + bias[j]
-        if value <= least or own[j] > 0:
-            continue
-        at = min(n, NEAR - 1)
-        while at > 0 and score[at - 1] < value:
-            score[at], near[at] = score[at - 1], near[at - 1]
-            at -= 1
-        score[at], near[at] = value, key[j]
-        n = min(n + 1, NEAR)
-        least = score[NEAR - 1]
-    near[n:] = -1
-
-
-@compiled
 def _take(
     found: np.ndarray, bias: np.ndarray, own: np.ndarray, key: np.ndarray, near: np.ndarray
 ) -> None:
     n = 0
     for j in found:  # some may have lost their vectors since
-        if j >= 0 and bias[j] != NOWHERE and own[j] == 0 and n < NEAR:
+        if j >= 0 and bias[j] != NOWHERE and n < NEAR and not (own == j).any():
             near[n] = key[j]
             n += 1
     near[n:] = -1
@@ -81,42 +61,49 @@ def _take(
 
 @compiled
 def keep_nearest(
-    t: Tables, s: Scratch, q: Sequences, user: np.ndarray, rows: np.ndarray, found: np.ndarray,
-    products: np.ndarray, exact: bool, exclude_seen: bool,
+    t: Tables, s: Scratch, q: Sequences, user: np.ndarray, rows: np.ndarray, query: np.ndarray,
+    found: np.ndarray, blocks: np.ndarray, items: int, exclude_seen: bool,
 ) -> None:  # fmt: skip
     """Write the nearest items into the users' rows.
 
-    user, rows: (n,); found: (n, k) slots that an index found; products: (n, I) with all vectors,
-    which counts when `exact`. A user's own items are left out when `exclude_seen`.
+    user, rows: (n,); query: (n, D); found: (n, k) slots that an index found; blocks: all items'
+    vectors (see `online.across`), which are looked at where k is 0. A user's own items are left out
+    when `exclude_seen`.
     """
+    own = np.empty((len(user), len(s.items) if exclude_seen else 0), np.int32)
+    owned, which = np.zeros(len(user), np.int64), np.empty(len(user), np.int64)
+    n = 0
     for e in range(len(user)):
         if rows[e] < 0 or q.owner[rows[e]] != user[e]:  # gave way to one of the others
             continue
-        length = 0
         if exclude_seen:
-            length = newest(t, user[e], s.items, s.kinds, s.prices, s.ts, s.sessions)
-        for p in range(length):
-            s.own[s.items[p]] = 1
-        if exact:
-            _select(products[e], q.bias, s.own, t.key, q.near[rows[e]])
-        else:
-            _take(found[e], q.bias, s.own, t.key, q.near[rows[e]])
-        for p in range(length):
-            s.own[s.items[p]] = 0
+            owned[n] = newest(t, user[e], s.items, s.kinds, s.prices, s.ts, s.sessions)
+            own[n, : owned[n]] = s.items[: owned[n]]
+        which[n] = e
+        n += 1
+    which = which[:n]
+    near = np.empty((n, NEAR), np.int32)
+    if found.shape[1] == 0:
+        select(blocks, q.bias, t.key, items, query[which], own, owned, near)
+    else:
+        for k in range(n):
+            _take(found[which[k]], q.bias, own[k, : owned[k]], t.key, near[k])
+    for k in range(n):
+        q.near[rows[which[k]]] = near[k]
 
 
 class Nearest:
     """Looks for the nearest items of users; `index` None: always among all."""
 
-    def __init__(self, index: Index | None, exact_items: int, at_once: int) -> None:
+    def __init__(self, index: Index | None, exact_items: int) -> None:
         self._index = index
         self._exact_items = exact_items
-        self._at_once = at_once
-        self._products = np.zeros((at_once, 0), np.float32)
+        self._across = Across()
         self._follows = False  # the index is told of new vectors: not before it is needed
 
     def publish(self, q: Sequences, slots: np.ndarray) -> None:
         """The vectors of these items are new."""
+        self._across.changed(q.vector, slots)
         if self._index is not None and self._follows:
             self._index.update(slots, q.vector[slots], q.bias[slots])
 
@@ -124,7 +111,7 @@ class Nearest:
         self, t: Tables, s: Scratch, q: Sequences, items: int, user: np.ndarray, ts: np.ndarray,
         exclude_seen: bool,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Find what is nearest to users (n,), at most `at_once`, at their moments.
+        """Find what is nearest to users (n,) at their moments.
 
         items: slots in use. Returns the users' queries (n, D) and the rows of their states (n,),
         -1 for those of whom nothing is known.
@@ -136,24 +123,9 @@ class Nearest:
             self._follows = True
             self.publish(q, np.flatnonzero(q.bias != NOWHERE))
         if exact:
-            products, found = self._multiply(q, query, items), np.zeros((len(user), 0), np.int64)
+            found, blocks = np.zeros((len(user), 0), np.int64), self._across.blocks(q.vector, items)
         else:
             assert self._index is not None
-            products = np.zeros((len(user), 0), np.float32)
-            found = self._index.search(query, SPARE * NEAR)
-        keep_nearest(t, s, q, user, rows, found, products, exact, exclude_seen)
+            found, blocks = self._index.search(query, SPARE * NEAR), NO_BLOCKS
+        keep_nearest(t, s, q, user, rows, query, found, blocks, items, exclude_seen)
         return query, rows
-
-    def _multiply(self, q: Sequences, query: np.ndarray, items: int) -> np.ndarray:
-        """Each user's is a product of its own: its bits do not depend on who else is asked for.
-
-        A block of items serves all users while it is in the processor's cache.
-        """
-        if self._products.shape[1] < items:
-            self._products = np.zeros((self._at_once, len(q.bias)), np.float32)
-        products = self._products[: len(query), :items]
-        for at in range(0, items, BLOCK):
-            vectors = q.vector[at : min(at + BLOCK, items)]
-            for one, out in zip(query, products, strict=True):
-                np.dot(vectors, one, out=out[at : at + BLOCK])
-        return products

@@ -10,7 +10,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from encoders.index import ApproximateIndex
-from online.nearest import Index, _select
+from online.across import Across, select
+from online.nearest import Index
 from online.sequence import NEAR, NOWHERE
 
 WIDTH, LENGTH = 48, 12.0  # of vectors, and how long queries are
@@ -115,24 +116,24 @@ def bench_index(items: int, seed: int) -> dict[str, Any]:
             "items": items,
             "recall_at_100": round(recall_at(index, vectors, bias, queries, BEST), 4),
             "search_us": round(float(np.median(search)) / AT_ONCE * 1e6, 1),
-            "exact_us": round(_exact(vectors, bias, queries) * 1e6, 1),
+            "exact_us": round(_exact(vectors, bias, batches) * 1e6, 1),
             "update_us": round(float(np.mean(turns)) / min(MOVED, items) * 1e6, 2),
             "longest_update_ms": round(max(took) * 1e3, 1),
         }
 
 
-def _exact(vectors: np.ndarray, bias: np.ndarray, queries: np.ndarray) -> float:
+def _exact(vectors: np.ndarray, bias: np.ndarray, batches: np.ndarray) -> float:
     """Median seconds of one query by the product with all items, as `online.nearest` does it."""
-    n = len(vectors)
-    products, near = np.zeros(n, np.float32), np.zeros(NEAR, np.int32)
-    own, key = np.zeros(n, np.int8), np.arange(n, dtype=np.int32)
+    n, asked = len(vectors), batches.shape[1]
+    blocks, near = Across().blocks(vectors, n), np.zeros((asked, NEAR), np.int32)
+    own, owned = np.zeros((asked, 0), np.int32), np.zeros(asked, np.int64)
+    key = np.arange(n, dtype=np.int32)
 
-    def look(query: np.ndarray) -> None:
-        np.dot(vectors, query, out=products)
-        _select(products, bias, own, key, near)
+    def look(queries: np.ndarray) -> None:
+        select(blocks, bias, key, n, queries, own, owned, near)
 
-    look(queries[0])  # compiles it
-    return float(np.median([_seconds(lambda one=one: look(one)) for one in queries]))  # type: ignore[misc]
+    look(batches[0])  # compiles it
+    return float(np.median([_seconds(lambda some=some: look(some)) for some in batches])) / asked  # type: ignore[misc]
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -27,6 +27,14 @@ def test_each_start_is_a_new_log_on_loopback() -> None:
     broker.stop()  # twice is fine
 
 
+def test_ctrl_c_is_not_for_it_but_it_shares_our_session() -> None:
+    """Linux divides processors among sessions first (autogroup): in one of its own, what gives way
+    to what is said by niceness would not count for it."""
+    with EmbeddedBroker() as broker:
+        assert os.getpgid(broker.pid) == broker.pid != os.getpgid(0)
+        assert os.getsid(broker.pid) == os.getsid(0)
+
+
 def test_a_used_port_is_named_with_a_cure() -> None:
     with EmbeddedBroker() as first, pytest.raises(BrokerError, match=f"{first.port}.*embedded"):
         EmbeddedBroker().start(first.port)

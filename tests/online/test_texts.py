@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from online.core import Recommender, RecommenderConfig
 from online.events import Delivery, Event, Item
 from online.features import TEXT_FEATURES, TEXT_FIRST, TEXT_NAMES
+from online.likeness import _held
 from online.memory import Memory, MemoryConfig
 from online.newcomers import _lift
 from online.similarity import WAYS
@@ -117,6 +120,21 @@ def test_nearest_items_are_those_that_a_full_search_finds() -> None:
     assert (x.least == np.where(x.near[:, -1] < 0, ROOM, x.alike[:, -1])).all()
     # a place that an item left is filled by those that come later, not by those that were there
     assert missing <= 0.02 * 5 * len(slots)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(-1, 1, width=32)), max_size=60))
+def test_the_best_few_are_those_that_sorting_would_put_first(
+    offered: list[tuple[int, float]],
+) -> None:
+    best, value, n = np.full(4, -1, np.int32), np.zeros(4, np.float32), 0
+    highest: dict[int, float] = {}
+    for item, much in offered:
+        n = _held(item, np.float32(much), best, value, n, 4)
+        highest[item] = max(much, highest.get(item, -2.0))
+    expected = sorted(highest.values(), reverse=True)[:4]
+    assert value[:n].tolist() == expected
+    assert [highest[item] for item in best[:n].tolist()] == expected
+    assert len(set(best[:n].tolist())) == n
 
 
 def test_a_new_item_is_recommended_to_those_who_had_what_resembles_it(shop: Shop) -> None:
