@@ -21,7 +21,9 @@ RATE_POLLS = 6  # events/s is that of so many polls
 SPANS = 10  # of the log: shoppers are chosen who come back in many of them
 
 # of all targets so far: each row is the mean of one batch's
-METRICS = "SELECT name, sum(value * count) / sum(count) FROM metrics FINAL GROUP BY name"
+METRICS = """
+SELECT name, sum(value * count) / sum(count) FROM metrics FINAL GROUP BY name HAVING sum(count) > 0
+"""
 FRESHNESS = """
 SELECT count(), quantile(0.5)(written_ms - produced_ms), quantile(0.99)(written_ms - produced_ms)
 FROM events WHERE {clock}_ms >= {{since:Int64}}

@@ -8,6 +8,7 @@ from infra.rows import Announcement, DeadLetter, dead_letter_rows, item_rows
 from infra.warehouse import SchemaTooNew, Warehouse, WarehouseError
 from online.events import Item
 from online.step import Metric, PastEvent, Step
+from streams.demo_watch import METRICS
 from tests.infra.samples import BROKER, delivery, slate, write
 
 
@@ -100,6 +101,12 @@ def test_metrics_show_the_newest_value_of_each_name(warehouse: Warehouse) -> Non
         write(warehouse, Step(accepted=[delivery(n)], metrics=metrics), batch=n)
     rows = warehouse.query("SELECT name, value, count, ts FROM live_metrics ORDER BY name").rows
     assert rows == [("hr@10", 0.5, 2, 1_002), ("mrr@10", 0.25, 2, 1_002)]
+
+
+def test_the_demos_mean_leaves_out_what_nothing_was_measured_on(warehouse: Warehouse) -> None:
+    metrics = [Metric("hr@10", 0.5, 2, 1_001), Metric("encoder_hr@10", 0.0, 0, 1_001)]
+    write(warehouse, Step(accepted=[delivery(1)], metrics=metrics))
+    assert warehouse.query(METRICS).rows == [("hr@10", 0.5)]
 
 
 def test_a_history_is_the_newest_events_oldest_first(warehouse: Warehouse) -> None:
