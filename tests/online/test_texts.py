@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from online.core import Recommender, RecommenderConfig
@@ -122,6 +122,7 @@ def test_nearest_items_are_those_that_a_full_search_finds() -> None:
     assert missing <= 0.02 * 5 * len(slots)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(-1, 1, width=32)), max_size=60))
 def test_the_best_few_are_those_that_sorting_would_put_first(
     offered: list[tuple[int, float]],
