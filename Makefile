@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS="--short"]     the demo (see `freshrec demo --help`)
 #   make test [ARGS="-k name"]     lint, types, import rules and the tests (ARGS: for pytest)
+#   make bounds                    the core's tests once more, its loops checking each index (slow)
 #   make live                      the tests that run whole workers, commands and the demo
 #   make benches                   the tests of the bench commands, each at a tiny size
 #   make faults                    the tests that kill, freeze, cut off and damage real processes
@@ -17,15 +18,22 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+COMPILE := $(BIN)/python -c 'from online.core import Recommender; Recommender().warm_up()'
 
 .DELETE_ON_ERROR:
-.PHONY: demo test live benches faults chaos lint format clean
+.PHONY: demo test bounds live benches faults chaos lint format clean
 
 demo: .venv
 	@$(BIN)/freshrec demo $(ARGS)
 
 test: lint
 	$(BIN)/pytest --ignore=tests/faults --ignore=tests/benches --ignore=tests/live $(ARGS)
+
+# Compiled loops do not check their indices. Compiled beforehand: it can take longer than one test may.
+bounds: export NUMBA_BOUNDSCHECK := 1
+bounds: .venv
+	$(COMPILE)
+	$(BIN)/pytest tests/online $(ARGS)
 
 live: .venv
 	$(BIN)/pytest tests/live $(ARGS)
@@ -64,7 +72,7 @@ format: .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@echo "Compiling the inner loops: about a minute, once …"
 	@rm -rf online/__pycache__/compiled-*
-	@$(BIN)/python -c 'from online.core import Recommender; Recommender().warm_up()'
+	@$(COMPILE)
 	@touch $@
 
 clean:

@@ -84,12 +84,19 @@ def cpu_s(pid: int) -> float:
 
 
 def cpu_s_by_part(pid: int) -> dict[str, float]:
-    """Processor time of a process, as "worker", and of each of its children by module's name."""
+    """Processor time of a process, as "worker", and of each below it by its module's name."""
     found = {"worker": cpu_s(pid)}
+    _split(found, "worker", pid)
+    return found
+
+
+def _split(found: dict[str, float], name: str, pid: int) -> None:
+    """Take out of `name` what those below it took."""
     for child in _children(pid):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-            name = words[words.index("-m") + 1] if "-m" in words else Path(words[0]).name
-            found[name.rpartition(".")[2]] = took = cpu_s(child)
-            found["worker"] -= took
-    return found
+            module = words[words.index("-m") + 1] if "-m" in words else Path(words[0]).name
+            part, took = module.rpartition(".")[2], cpu_s(child)
+            found[part] = found.get(part, 0.0) + took
+            found[name] -= took
+            _split(found, part, child)

@@ -209,7 +209,6 @@ class SearchBench:
             return asker.counted(answers, due, "/search", q=query, user=user)
 
         def look(n: int, _: float) -> Any:
-            self._worker.keep_weight()
             self._say("measuring", n, int(seconds))
             return None if self._probing or not seen.published else self._probe(asker, seen)
 
