@@ -70,7 +70,7 @@ format: .venv
 	@echo "Installing into .venv: a few minutes the first time (about 3 GB, most of it torch) …"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@echo "Compiling the inner loops: about a minute, once …"
+	@echo "Compiling the inner loops: a few minutes, once …"
 	@rm -rf online/__pycache__/compiled-*
 	@$(COMPILE)
 	@touch $@

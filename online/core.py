@@ -275,6 +275,8 @@ class Recommender:
         slots = np.array([memory.items.get(item) for item in said.items], np.int64)
         vectors = np.frombuffer(said.vectors, np.float32).reshape(len(slots), -1)
         bias, held = np.frombuffer(said.bias, np.float32), slots >= 0
+        if not all(np.isfinite(part).all() for part in (*dense, vectors, bias)):
+            return  # bytes that were damaged: our weights stay
         made = Publication(said.version, dense, slots[held], vectors[held], bias[held], 0.0, 0)
         self._projection.learned(made.item)
         self._teaching.adopt(memory.sequences, made, self._adopted)
@@ -505,5 +507,5 @@ class Recommender:
             self._teaching.follow(turns)
 
     def warm_up(self) -> None:
-        """Compile everything now: about a minute the first time, then kept on disk."""
+        """Compile everything now: minutes the first time, then kept on disk."""
         rehearse(self.config.exclude_seen)

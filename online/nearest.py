@@ -121,6 +121,7 @@ class Nearest:
         exact = self._index is None or items <= self._exact_items
         if not exact and not self._follows:
             self._follows = True
+            self._across = Across()  # nobody reads it any more
             self.publish(q, np.flatnonzero(q.bias != NOWHERE))
         if exact:
             found, blocks = np.zeros((len(user), 0), np.int64), self._across.blocks(q.vector, items)

@@ -59,7 +59,9 @@ class FreshConsumerThread(AIOKafkaConsumerThread):
         assignment = subscription.assignment if subscription is not None else None
         state = assignment.state_value(TopicPartition(*tp)) if assignment is not None else None
         if state is not None and state.has_valid_position:
-            super().verify_event_path(now, tp)
+            # its own look may come after the consumer's thread has taken the partition away
+            with contextlib.suppress(AssertionError, AttributeError):
+                super().verify_event_path(now, tp)
 
 
 class FreshConsumer(Consumer):

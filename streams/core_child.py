@@ -264,8 +264,8 @@ def serve(make: Callable[[RecommenderConfig], Hosted], asked: int, answered: int
     line = Line()
 
     def reply(question: Call) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
-            send(answers, server.reply(question))
+        with contextlib.suppress(BrokenPipeError), line.questions.spending():
+            send(answers, server.reply(question))  # broken: nobody wants to know any more
 
     def pause() -> None:
         while (question := line.question()) is not None:

@@ -37,6 +37,7 @@ STEADY = "steady {:,.0f} events/s"
 POLL_S = 0.5
 PLAIN_EVERY_S = 3.0  # lines without a terminal
 CATALOGUE_S = 60.0  # how long the catalogue may take
+METRICS_S = 5.0  # how long the last metrics may take
 STALL_S = 60.0  # without a new row: something is wrong
 
 
@@ -182,6 +183,7 @@ class Demo:
     def _measure(self, summary: Summary, sql: SqlClient, watch: Watch, feed: Feed) -> None:
         if feed.error and feed.error not in summary.faults:
             summary.faults.append(feed.error)
+        watch.await_metrics(METRICS_S)
         counts = "SELECT count() FROM "
         summary.events = len(self._events)
         summary.rows = int(sql.rows(counts + "live_events")[0][0])

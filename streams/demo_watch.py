@@ -24,6 +24,7 @@ SPANS = 10  # of the log: shoppers are chosen who come back in many of them
 METRICS = """
 SELECT name, sum(value * count) / sum(count) FROM metrics FINAL GROUP BY name HAVING sum(count) > 0
 """
+MEASURED = "SELECT sum(count) FROM metrics FINAL WHERE name = 'hr@10'"
 FRESHNESS = """
 SELECT count(), quantile(0.5)(written_ms - produced_ms), quantile(0.99)(written_ms - produced_ms)
 FROM events WHERE {clock}_ms >= {{since:Int64}}
@@ -108,6 +109,17 @@ class Watch:
     def metrics(self) -> dict[str, float]:
         """Every metric over all targets so far."""
         return {name: float(value) for name, value in self._sql.rows(METRICS)}
+
+    def await_metrics(self, within_s: float) -> None:
+        """Metrics are written a moment after slates: wait until those of all targets are there.
+
+        Raises SqlError."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            targets = self._health().get("quality", {}).get("targets", 0)
+            if int(self._sql.rows(MEASURED)[0][0]) >= targets:
+                return
+            time.sleep(0.1)
 
     def frame(self, stage: str, total: int, sent: int) -> Frame:
         s = self.series

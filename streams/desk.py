@@ -98,7 +98,12 @@ class Desk:
             self._titles.update({item.item_id: item.title for item in items})
             for item_id in gone:
                 self._titles.pop(item_id, None)
-            self._words.change([(item.item_id, text_of(item)) for item in items], gone)
+            try:
+                self._words.change([(item.item_id, text_of(item)) for item in items], gone)
+            except BaseException:
+                with self._changing:  # for the next time; what came meanwhile is newer
+                    self._changes = {**some, **self._changes}
+                raise
             if len(some) < AT_ONCE:
                 time.sleep(REST_S)
 

@@ -1,4 +1,7 @@
-"""What waits for the core: calls, which are answered in order, and questions, which go before."""
+"""What waits for the core: calls, which are answered in order, and questions, which go before.
+
+As long as calls wait, questions get half of the time: however many are asked, events are learned.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import collections
 import threading
 from typing import IO, TypeVar
 
+from streams.allowance import Allowance
 from streams.core_protocol import AHEAD, MOST_TOLD, Call, receive
 
 # More do not come behind a call before its answer: batches, changes, and what is only told.
@@ -22,6 +26,7 @@ class Line:
         self._calls: collections.deque[Call | None] = collections.deque()
         self._asked: collections.deque[Call] = collections.deque()
         self._changed = threading.Condition()
+        self.questions = Allowance()  # of the thread that empties it
 
     def read_calls(self, pipe: IO[bytes]) -> None:
         """Take what comes off the pipe, so that the worker's sending never waits for us."""
@@ -40,8 +45,8 @@ class Line:
             raise
 
     def question(self) -> Call | None:
-        """The next question, if there is one."""
-        if not self._asked:  # looked at often, so without the lock
+        """The next question, if there is one and it may take time."""
+        if not self._asked or not self.questions.left():  # looked at often, so without the lock
             return None
         with self._changed:
             self._changed.notify_all()
@@ -52,7 +57,9 @@ class Line:
         with self._changed:
             self._changed.wait_for(lambda: self._asked or self._calls)
             self._changed.notify_all()
-            return (False, self._asked.popleft()) if self._asked else (True, self._calls.popleft())
+            if self._asked and (not self._calls or self.questions.left()):
+                return False, self._asked.popleft()
+            return True, self._calls.popleft()
 
     def _put(self, line: collections.deque[T], call: T, most: int) -> None:
         with self._changed:

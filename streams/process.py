@@ -58,7 +58,7 @@ class Ending:
         self._last_resort: threading.Timer | None = None
 
     def heed_signals(self) -> None:
-        """Handle SIGINT and SIGTERM on the running event loop."""
+        """Handle SIGINT, SIGTERM and the end of the terminal on the running event loop."""
 
         def on_signal() -> None:
             if self.asked.is_set():
@@ -67,8 +67,9 @@ class Ending:
             self.asked.set()
             self.bound()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                asyncio.get_running_loop().add_signal_handler(number, on_signal)
 
     def bound(self) -> None:
         if self._last_resort is None:

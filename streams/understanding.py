@@ -22,6 +22,7 @@ class Understood:
     """What a model made of a catalogue."""
 
     model: str  # its name and what tells it from others of that name
+    precision: str
     width: int
     items: list[TextVector]
     reader: TextReader  # for what is searched for
@@ -34,7 +35,8 @@ def understand(items: list[Item], model: str | None, progress: Callable[[int], N
     """
     torch.set_num_threads(1)  # more are slower as soon as anything else runs
     encoder = TextEncoder(TextConfig(model=model or BUNDLED))
-    path = _kept(encoder.name)
+    # a precision has vectors of its own: a report depends on the one that it was made with, only
+    path = _kept(f"{encoder.name} {encoder.precision}")
     kept = read_vectors(path, encoder.width)
     reader = TextReader(encoder.encode, kept)
     vectors = reader.of_items(items, progress)
@@ -43,7 +45,7 @@ def understand(items: list[Item], model: str | None, progress: Callable[[int], N
         write_vectors(path, known)
     # what is searched for is not kept: a log may have any number of queries
     asked = TextReader(encoder.encode, known, keeps=False)
-    return Understood(encoder.name, encoder.width, vectors, asked)
+    return Understood(encoder.name, encoder.precision, encoder.width, vectors, asked)
 
 
 def _kept(model: str) -> Path:

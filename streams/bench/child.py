@@ -44,6 +44,7 @@ class BenchWorker:
             "FRESHREC_BROKER": f"kafka://{','.join(broker.servers)}",
             "FRESHREC_WAREHOUSE": f"chdb://{self.state.absolute()}/warehouse",
             "FRESHREC_STATE": str(self.state.absolute()),
+            "FRESHREC_CHECKPOINTS": "",  # there as well
             "FRESHREC_HTTP": "127.0.0.1:0",
             "FRESHREC_HTTP_TOKEN": "",  # nobody else reaches it
             "FRESHREC_HTTP_TOKEN_FILE": "",

@@ -116,6 +116,7 @@ def backtest(
             "batch": batch, "limit": limit, "shuffle_ties": shuffle_ties, "log": log.name,
             "items": items.name if items else None,
             "text_model": understood.model if understood else None,
+            "text_precision": understood.precision if understood else None,
         }  # fmt: skip
         kept = Targets() if ranks else Ranks() if compare else None
         report = _replay(events, announced, chosen, settings, kept, understood)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import numpy as np
 
 from online.core import Recommender, RecommenderConfig
@@ -99,6 +100,23 @@ def test_a_follower_serves_what_the_trainer_told() -> None:
         a, b = ours.items.get(item), theirs.items.get(item)
         assert np.array_equal(ours.sequences.vector[a], theirs.sequences.vector[b])
     assert follower.step(deliveries(50, 4), NOW).weights is None  # it does not speak for the other
+
+
+def test_weights_that_were_damaged_on_their_way_are_not_served() -> None:
+    trainer = Recommender(config(), Rehearsal(ENCODER))
+    follower = Recommender(config(follows=True), Follower())
+    batch, said = deliveries(200, 3), None
+    for n in range(0, 200, 50):
+        step = trainer.step(batch[n : n + 50], NOW)
+        follower.hear(told(step))
+        said = step.weights or said
+    assert said is not None
+    for name in ("vectors", "bias"):
+        damaged = np.full(len(getattr(said, name)) // 4, np.nan, np.float32).tobytes()
+        follower.adopt(msgspec.structs.replace(said, **{name: damaged}))
+        assert follower.quality()["encoder_version"] == 0
+    follower.adopt(said)
+    assert follower.quality()["encoder_version"] == said.version
 
 
 def test_a_core_that_was_kept_goes_on_as_if_nothing_had_happened() -> None:

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from streams.allowance import SAVED_S, SHARE, Allowance
 from streams.core_protocol import Call, send
 from streams.line import MOST_CALLS, Line
 
@@ -73,3 +74,56 @@ def test_questions_that_cannot_be_read_end_the_process() -> None:
     with pytest.raises(Exception):  # noqa: B017  whatever the damage leads to
         line.read_questions(io.BytesIO(b"\x00\x00\x00\x05broken"))
     assert line.next() == (True, None)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_however_many_questions_are_asked_half_of_the_time_is_for_calls() -> None:
+    """A shop that asks as fast as it is answered must not keep its events from being learned."""
+    clock, line = Clock(), Line()
+    line.questions = Allowance(clock)
+    calls, learned, answered = 8, 0.0, 0.0
+    line.read_calls(pipe_of(*["ahead"] * calls))
+
+    def ask() -> None:  # there is always one
+        line.read_questions(pipe_of("similar"))
+
+    def answer() -> None:
+        nonlocal answered
+        with line.questions.spending():
+            clock.now += 0.01
+        answered += 0.01
+
+    ask()
+    while (came := line.next())[1] is not None:
+        if not came[0]:
+            answer()
+            ask()
+            continue
+        for _ in range(50):  # the parts of a batch, between which questions are answered
+            clock.now += 0.004
+            learned += 0.004
+            while line.question() is not None:
+                answer()
+                ask()
+    assert learned == pytest.approx(calls * 0.2)
+    assert answered <= SHARE * clock.now + SAVED_S + 0.01
+    assert answered > 0.9 * SHARE * clock.now  # they get their half
+
+
+def test_questions_alone_are_answered_without_end() -> None:
+    clock, line = Clock(), Line()
+    line.questions = Allowance(clock)
+    for _ in range(200):
+        line.read_questions(pipe_of("similar"))
+        assert line.next() == (False, Call("similar"))
+        with line.questions.spending():
+            clock.now += 0.01
+    line.read_questions(pipe_of("similar"))
+    line.read_calls(pipe_of("ahead"))
+    assert line.next() == (True, Call("ahead"))  # now it is their turn
