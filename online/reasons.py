@@ -24,27 +24,46 @@ ANCHORED = frozenset(
 )  # they name the user's own item, or query
 # scripts that are written without spaces: Thai, Lao, Myanmar, Khmer, kana, CJK
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]{{3,}}")
+_PART = rf"[^\W{_UNSPACED}]+"
+_WORD = re.compile(rf"[{_UNSPACED}]+|{_PART}(?:[-./]{_PART})*")  # ZX-481 is one word
+_PARTS = re.compile(_PART)
+LEAST = 3  # letters that a word has; a code, with digits, may be shorter
 
 
 def shared_words(one: str, other: str, most: int = 3) -> list[str]:
-    """Words of three letters and more that both have, as `one` writes them, in its order.
+    """Words of three letters and more, and codes, that both have, as `one` writes them, in order.
 
     Of a script without spaces, what both have of two characters and more.
 
     >>> shared_words("RED TEA POT", "a red pot for tea")
     ['RED', 'TEA', 'POT']
+    >>> shared_words("an A4 case for zx-481", "ZX-481, A4")
+    ['A4', 'zx-481']
+    >>> shared_words("zx 481", "ZX-481")
+    ['481']
     >>> shared_words("红茶壶", "陶瓷茶壶 红色")
     ['茶壶']
     """
-    theirs = {_folded(word) for word in _WORD.findall(other)}
+    theirs = {_folded(part) for word in _WORD.findall(other) for part in (word, *_parts(word))}
     ours: dict[str, str] = {}
     for word in _WORD.findall(one):
         if re.match(f"[{_UNSPACED}]", word):
             ours |= {run: run for run in _shared_runs(word, other)}
-        elif _folded(word) in theirs:
-            ours.setdefault(_folded(word), word)
+            continue
+        whole = len(word) > 1 and _has_digit(word) and _folded(word) in theirs
+        for part in [word] if whole else _parts(word):
+            if _folded(part) in theirs:
+                ours.setdefault(_folded(part), part)
     return list(ours.values())[:most]
+
+
+def _parts(word: str) -> list[str]:
+    return [part for part in _PARTS.findall(word)
+            if len(part) >= LEAST or (len(part) > 1 and _has_digit(part))]  # fmt: skip
+
+
+def _has_digit(word: str) -> bool:
+    return any(letter.isdigit() for letter in word)
 
 
 def _shared_runs(run: str, other: str) -> Iterator[str]:
