@@ -20,7 +20,10 @@ from encoders.devices import Device
 from encoders.digests import digest_of
 from encoders.packed import pack
 from encoders.text_config import BUNDLED, MULTILINGUAL, TextConfig, TextModelError
+from encoders.traced import Batch, Run, hidden_of, traced
 
+# What a model is tried with: alone and several, short, as long as can be, filled up and empty.
+TRIALS = (["warm gift", "a red tea pot of 1950"], ["tea"], ["gift " * 600, "x", "茶 🎁 ʘ"])
 LETTERS = 4  # a token has as many in most languages: bounds what is read where nothing else does
 
 
@@ -63,19 +66,24 @@ class Transformer:
         half = (self.precision, self._device.torch.type) == ("float16", "cpu")
         dtype = torch.float32 if half else getattr(torch, self.precision)
         self._model.to(self._device.torch, dtype).eval()
+        self._run: Run = lambda batch: hidden_of(self._model, batch)
         if self.precision != "float32":
             packed = pack(self._model, lambda: self.vectors(["warm gift", "tea"]))
             self.precision = "float32" if half and not packed else self.precision
+        self._run = traced(self._model, [self._batch(some) for some in TRIALS]) or self._run
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
+        batch = self._batch(texts)
+        hidden = self._run(batch).float()
+        return np.asarray(pooled(hidden, batch["attention_mask"]).cpu().numpy())
+
+    def _batch(self, texts: Sequence[str]) -> Batch:
         made = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._tokens,
             return_tensors="pt",
         )  # fmt: skip
-        batch = {name: value.to(self._device.torch) for name, value in made.items()}
-        hidden = self._model(**batch).last_hidden_state.float()
-        return np.asarray(pooled(hidden, batch["attention_mask"]).cpu().numpy())
+        return {name: value.to(self._device.torch) for name, value in made.items()}
 
 
 def _precision(wanted: str, device: Device) -> str:

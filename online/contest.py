@@ -124,23 +124,20 @@ class Contest:
         self.scaler.apply(prepared, 0, x)
         return prepared, x
 
-    def contributions(self, raw: Array) -> Array:
-        """By how much the mixed score of each row's first version exceeds that of the others.
+    def contributions(self, raw: Array, base: Array, group: Array) -> Array:
+        """By how much each row's mixed score falls when the features of a group are as in `base`.
 
-        raw: (R, V, FEATURES) V versions of each of R rows, untouched. Returns (R, V - 1): in a
-        mixture of log-probabilities what the versions have in common cancels out. Each row is a
-        matrix product of its own, as above.
+        raw: (R, FEATURES) rows, and base: (FEATURES,), both before logarithms; group: (FEATURES,)
+        of each feature, below 0 for none. Returns (R, groups): in a mixture of log-probabilities
+        what is common to a row and to itself without a group cancels out.
         """
-        rows, versions = raw.shape[:2]
-        _, x = self._scaled(raw.reshape(-1, FEATURES))
-        start = np.arange(0, len(x) + 1, versions)
-        mixed, out = np.zeros(len(x), np.float32), np.zeros(len(x), np.float32)
+        _, x = self._scaled(np.concatenate([raw, base[None]]))
+        fall = np.zeros((len(raw), int(group.max()) + 1), np.float32)
+        out = np.empty_like(fall)
         for ranker, weight in zip(self.rankers, self.weights.astype(np.float32), strict=True):
-            ranker.score(x, start, out)
-            mixed += weight * out
-        scores = mixed.reshape(rows, versions)
-        difference: Array = scores[:, :1] - scores[:, 1:]
-        return difference
+            ranker.losses(x[:-1], x[-1], group, out)
+            fall += weight * out
+        return fall
 
     def judge(
         self, start: Array, first: int, proposed: Array, place: Array, unproposed: Array

@@ -266,25 +266,15 @@ _ABSENT = {
 }  # fmt: skip
 
 
-def _nothing(source: str) -> np.ndarray:
-    """(FEATURES,) what the columns of a source hold for an item that it does not know, else nan."""
-    row = np.full(FEATURES, np.nan, np.float32)
-    for column, name in enumerate(NAMES):
-        if source_of(name) == source:
-            row[column] = _ABSENT.get(name, 1.0 if column < LOGS else 0.0)
-            if name.startswith("trend_"):
-                row[column] = FLOOR
-    return row
+def _unknown(column: int) -> float:
+    """What a column holds, before logarithms, for an item that its source does not know."""
+    name = NAMES[column]
+    if name.startswith("trend_"):
+        return FLOOR
+    return _ABSENT.get(name, 1.0 if column < LOGS else 0.0)
 
 
-_NOTHING = np.stack([_nothing(source) for source in SOURCES])
-
-
-def ablated(x: np.ndarray) -> np.ndarray:
-    """Rows x (N, FEATURES), before logarithms, as if each source in turn had not known the item.
-
-    Shape (N, 1 + len(SOURCES), FEATURES): first the row as it is, then without each source.
-    """
-    out = np.repeat(x[:, None], 1 + len(SOURCES), axis=1)
-    np.copyto(out[:, 1:], _NOTHING, where=~np.isnan(_NOTHING))
-    return out
+# (FEATURES,) each: a row of which no source knows anything; and each column's source, by its place
+# in SOURCES, -1 for what is the user's context
+UNKNOWN = np.array([_unknown(column) for column in range(FEATURES)], np.float32)
+SOURCE = np.array([SOURCES.index(s) if (s := source_of(name)) else -1 for name in NAMES])

@@ -59,6 +59,38 @@ def forward(
             out[r] = total
 
 
+@summing
+def losses(
+    x: np.ndarray, base: np.ndarray, group: np.ndarray, w: np.ndarray, b: np.ndarray,
+    v: np.ndarray, u: np.ndarray, out: np.ndarray,
+) -> None:  # fmt: skip
+    """out[:, g]: by how much `forward` of each row falls when the features of group g, and these
+    alone, are as in `base`.
+
+    Shapes: x (N, F), base (F,), group (F,) i8, below 0 for none, out (N, G); the others as in
+    `forward`, with H = 0 for what is linear. What a group adds to the hidden units is summed beside
+    their whole sum, so all groups together cost about as much as one more row.
+    """
+    unit, without = np.empty(len(b), np.float32), np.empty((out.shape[1], len(b)), np.float32)
+    for r in range(len(x)):
+        unit[:], without[:, :], out[r, :] = b, np.float32(0.0), np.float32(0.0)
+        for f in range(len(base)):
+            for k in range(len(b)):
+                unit[k] += x[r, f] * w[f, k]
+            g, less = group[f], x[r, f] - base[f]
+            if g < 0 or less == 0.0:  # most sources do not know most items
+                continue
+            out[r, g] += less * u[f]
+            for k in range(len(b)):
+                without[g, k] += less * w[f, k]
+        for g in range(out.shape[1]):
+            total = np.float32(0.0)
+            for k in range(len(b)):
+                left = max(unit[k] - without[g, k], np.float32(0.0))
+                total += (max(unit[k], np.float32(0.0)) - left) * v[k]
+            out[r, g] += total
+
+
 @brief
 def backward(
     x: np.ndarray, hidden: np.ndarray, slope: np.ndarray, v: np.ndarray, back: np.ndarray,

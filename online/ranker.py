@@ -20,7 +20,7 @@ from river import optim, preprocessing
 
 from online.features import LOGS, NAMES, SHARES, TEXT_FEATURES, TEXT_FIRST, widened
 from online.listwise import gradient, softmax
-from online.network import adam, backward, forward, linear_scores, standardise
+from online.network import adam, backward, forward, linear_scores, losses, standardise
 from online.state import State
 
 Array = np.ndarray
@@ -45,6 +45,10 @@ class Ranker(Protocol):
 
     def score(self, x: Array, start: Array, out: Array) -> None:
         """Scores of the lists that `start` (L + 1,) bounds in x (N, FEATURES) f4, into out (N,)."""
+        ...
+
+    def losses(self, x: Array, base: Array, group: Array, out: Array) -> None:
+        """What each row's score loses without each group of features: see `network.losses`."""
         ...
 
     def learn(self, x: Array, start: Array, p: Array, place: Array, weight: Array) -> None:
@@ -159,6 +163,10 @@ class LinearRanker:
     def score(self, x: Array, start: Array, out: Array) -> None:
         linear_scores(x, int(start[0]), int(start[-1]), self._vector, out)
 
+    def losses(self, x: Array, base: Array, group: Array, out: Array) -> None:
+        none = np.zeros(0, np.float32)
+        losses(x, base, group, none.reshape(len(base), 0), none, none, self._vector, out)
+
     def learn(self, x: Array, start: Array, p: Array, place: Array, weight: Array) -> None:
         slope = np.empty(len(x), np.float32)
         gradient(p, start, place, weight, slope)
@@ -233,6 +241,9 @@ class NeuralRanker:
 
     def score(self, x: Array, start: Array, out: Array) -> None:
         self._forward(self._average, x, start, out)
+
+    def losses(self, x: Array, base: Array, group: Array, out: Array) -> None:
+        losses(x, base, group, *self._average, out)
 
     def _forward(self, weights: list[Array], x: Array, start: Array, out: Array) -> Array:
         hidden = np.empty((len(x), len(weights[1])), np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 from online.anchors import find_anchors
 from online.contest import Contest
 from online.engine import add_lists, new_lists
-from online.features import NAMES, SOURCES, ablated
+from online.features import NAMES, SOURCE, SOURCES, UNKNOWN
 from online.history import moments
 from online.memory import Memory
 from online.nearest import Nearest
@@ -97,7 +97,7 @@ class SlateMaker:
 
     def _sources(self, rows: np.ndarray) -> np.ndarray:
         """The source that adds most to the score of each row, (R,); popularity if none adds."""
-        added = self._contest.contributions(ablated(self._lists.x[rows]))
+        added = self._contest.contributions(self._lists.x[rows], UNKNOWN, SOURCE)
         most = added.argmax(axis=1)
         most[added.max(axis=1, initial=0.0) <= 0.0] = SOURCES.index("popularity")
         return most

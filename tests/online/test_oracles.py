@@ -15,7 +15,7 @@ from online.contest import Contest, ContestConfig, ndcg
 from online.core import Recommender
 from online.engine import ROWS
 from online.events import Delivery, Event
-from online.features import FEATURES, NAMES, SOURCES, ablated, source_of
+from online.features import FEATURES, NAMES, SOURCE, SOURCES, UNKNOWN, source_of
 from online.listwise import gradient, ranks, softmax
 from online.observe import expire, observe
 from online.pairs import row_size
@@ -188,12 +188,34 @@ def test_an_expired_item_leaves_its_neighbours() -> None:
 
 def test_every_feature_belongs_to_a_source_or_to_the_users_context() -> None:
     assert {source_of(name) for name in NAMES} == {*SOURCES, ""}
-    x = np.random.default_rng(0).random((3, FEATURES)).astype(np.float32) + 1
-    rows = ablated(x)
-    assert (rows[:, 0] == x).all()
-    for n, source in enumerate(SOURCES, start=1):
-        changed = (rows[:, n] != x).any(axis=0)
-        assert {source_of(NAMES[c]) for c in np.flatnonzero(changed)} == {source}
+    assert [SOURCES[n] if n >= 0 else "" for n in SOURCE] == [source_of(name) for name in NAMES]
+
+
+def test_what_a_source_adds_is_what_the_score_loses_without_it() -> None:
+    rng = np.random.default_rng(3)
+    contest = Contest(ContestConfig(), 64, rng, plain=True)
+    x = (rng.random((40, FEATURES)) + 0.5).astype(np.float32)
+    start, place = np.array([0, 20, 40]), np.array([3, 25])
+    proposed, unproposed = np.array([20, 20]), np.array([5, 5])
+    for _ in range(20):  # so that all rankers have weights and moments of their own
+        contest.score(x.copy(), start, 0, proposed)
+        contest.learn(np.abs(x), start, proposed, place, unproposed)
+    x[::3, SOURCE == 2] = UNKNOWN[SOURCE == 2]  # of which one source knows nothing
+    added = contest.contributions(x, UNKNOWN, SOURCE)
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        """But for what is common to all rows: the mixture of what the rankers say."""
+        _, scaled = contest._scaled(rows)
+        said = np.zeros((len(contest.rankers), len(rows)), np.float32)
+        for ranker, out in zip(contest.rankers, said, strict=True):
+            ranker.score(scaled, np.array([0, len(rows)]), out)
+        return np.asarray(contest.weights @ said)
+
+    for n in range(len(SOURCES)):
+        without = np.where(SOURCE == n, UNKNOWN, x)
+        np.testing.assert_allclose(added[:, n], scores(x) - scores(without), atol=2e-4)
+    assert (added[::3, 2] == 0.0).all() and (added[1::3, 2] != 0.0).all()
+    assert np.array_equal(contest.contributions(x[5:6], UNKNOWN, SOURCE), added[5:6])
 
 
 def test_the_network_equals_torch() -> None:
