@@ -30,10 +30,9 @@ test: lint
 	$(BIN)/pytest --ignore=tests/faults --ignore=tests/benches --ignore=tests/live $(ARGS)
 
 # Compiled loops do not check their indices. Compiled beforehand: it can take longer than one test may.
-bounds: export NUMBA_BOUNDSCHECK := 1
 bounds: .venv
-	$(COMPILE)
-	$(BIN)/pytest tests/online $(ARGS)
+	NUMBA_BOUNDSCHECK=1 $(COMPILE)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest tests/online $(ARGS)
 
 live: .venv
 	$(BIN)/pytest tests/live $(ARGS)

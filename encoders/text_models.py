@@ -70,7 +70,8 @@ class Transformer:
         if self.precision != "float32":
             packed = pack(self._model, lambda: self.vectors(["warm gift", "tea"]))
             self.precision = "float32" if half and not packed else self.precision
-        self._run = traced(self._model, [self._batch(some) for some in TRIALS]) or self._run
+        if self._device.torch.type == "cpu":  # on GPUs torch would compile kernels for each length
+            self._run = traced(self._model, [self._batch(some) for some in TRIALS]) or self._run
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> np.ndarray:

@@ -60,7 +60,9 @@ def traced(model: nn.Module, batches: Sequence[Batch]) -> Run | None:
             hidden: Tensor = written(*(batch[name] for name in names))
             return hidden
 
-        same = all(_alike(run(b), hidden_of(model, b)) for _ in range(ROUNDS) for b in batches)
+        expected = [hidden_of(model, batch) for batch in batches]
+        pairs = [pair for _ in range(ROUNDS) for pair in zip(batches, expected, strict=True)]
+        same = all(_alike(run(batch), hidden) for batch, hidden in pairs)
     except Exception:  # whatever a model's own code raises when it is traced
         return None
     return run if same else None

@@ -29,6 +29,12 @@ def end_with_parent(number: int = signal.SIGTERM) -> Callable[[], None] | None:
     return before_exec
 
 
+def leave_signals_to_the_parent() -> None:
+    """Ignore what a terminal sends to all of a group: whoever started us decides when we end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def lower_threads(names: Collection[str], niceness: int) -> int:
     """Let threads of this process with these names give way to others; how many there are.
 

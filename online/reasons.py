@@ -39,7 +39,7 @@ def shared_words(one: str, other: str, most: int = 3) -> list[str]:
     ['RED', 'TEA', 'POT']
     >>> shared_words("an A4 case for zx-481", "ZX-481, A4")
     ['A4', 'zx-481']
-    >>> shared_words("zx 481", "ZX-481")
+    >>> shared_words("zx 481, set of 12", "ZX-481, pack of 12")
     ['481']
     >>> shared_words("红茶壶", "陶瓷茶壶 红色")
     ['茶壶']
@@ -50,7 +50,7 @@ def shared_words(one: str, other: str, most: int = 3) -> list[str]:
         if re.match(f"[{_UNSPACED}]", word):
             ours |= {run: run for run in _shared_runs(word, other)}
             continue
-        whole = len(word) > 1 and _has_digit(word) and _folded(word) in theirs
+        whole = _is_code(word) and _folded(word) in theirs
         for part in [word] if whole else _parts(word):
             if _folded(part) in theirs:
                 ours.setdefault(_folded(part), part)
@@ -59,11 +59,12 @@ def shared_words(one: str, other: str, most: int = 3) -> list[str]:
 
 def _parts(word: str) -> list[str]:
     return [part for part in _PARTS.findall(word)
-            if len(part) >= LEAST or (len(part) > 1 and _has_digit(part))]  # fmt: skip
+            if len(part) >= LEAST or _is_code(part)]  # fmt: skip
 
 
-def _has_digit(word: str) -> bool:
-    return any(letter.isdigit() for letter in word)
+def _is_code(word: str) -> bool:
+    """A4 is one; 12 is how many there are in a pack."""
+    return any(c.isdigit() for c in word) and any(c.isalpha() for c in word)
 
 
 def _shared_runs(run: str, other: str) -> Iterator[str]:

@@ -28,10 +28,15 @@ class Allowance:
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
-        """What the block takes; a debt is kept up to SAVED_S, too."""
+        """What the block takes, less the share that came meanwhile.
+
+        A debt is kept up to SAVED_S, or what the block alone left.
+        """
         self.left()
-        began = self._seen
+        before, began = self._saved, self._seen
         try:
             yield
         finally:
-            self._saved = max(self._saved - (self._clock() - began), -SAVED_S)
+            self._seen = self._clock()
+            spent = (1.0 - SHARE) * (self._seen - began)
+            self._saved = max(before - spent, min(-SAVED_S, -spent))

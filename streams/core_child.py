@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pkgutil
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from infra.children import leave_signals_to_the_parent
 from infra.parts import read_part
 from online.core import RecommenderConfig
 from online.events import Delivery, Item
@@ -254,8 +254,7 @@ class CoreServer:
 
 def serve(make: Callable[[RecommenderConfig], Hosted], asked: int, answered: int) -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when we end
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_the_parent()
     os.nice(BELOW_WORKER)
     into = os.fdopen(os.dup(0), "rb")
     out = os.fdopen(os.dup(1), "wb")

@@ -84,28 +84,24 @@ class Desk:
     def _index(self) -> None:
         """Bring the words up to date. A commit costs 16 ms, however little it brings: so there is
         a pause after a small one."""
-        try:
-            self._index_all()
-        except BaseException:
-            with self._changing:
-                self._indexed = True  # the next change begins again
-            raise
-
-    def _index_all(self) -> None:
         while some := self._next_changes():
-            items = [item for item in some.values() if item is not None]
-            gone = [item_id for item_id, item in some.items() if item is None]
-            self._titles.update({item.item_id: item.title for item in items})
-            for item_id in gone:
-                self._titles.pop(item_id, None)
             try:
-                self._words.change([(item.item_id, text_of(item)) for item in items], gone)
+                self._index_some(some)
             except BaseException:
-                with self._changing:  # for the next time; what came meanwhile is newer
+                with self._changing:  # with the next change; what came meanwhile is newer
                     self._changes = {**some, **self._changes}
+                    self._indexed = True
                 raise
             if len(some) < AT_ONCE:
                 time.sleep(REST_S)
+
+    def _index_some(self, some: dict[str, Item | None]) -> None:
+        items = [item for item in some.values() if item is not None]
+        gone = [item_id for item_id, item in some.items() if item is None]
+        self._titles.update({item.item_id: item.title for item in items})
+        for item_id in gone:
+            self._titles.pop(item_id, None)
+        self._words.change([(item.item_id, text_of(item)) for item in items], gone)
 
     def _next_changes(self) -> dict[str, Item | None]:
         with self._changing:

@@ -60,16 +60,19 @@ class Ending:
     def heed_signals(self) -> None:
         """Handle SIGINT, SIGTERM and the end of the terminal on the running event loop."""
 
-        def on_signal() -> None:
+        def on_signal(number: int) -> None:
             if self.asked.is_set():
+                if number == signal.SIGHUP:  # the shell, and then the kernel, say that it is gone
+                    return
                 _end_process(130)
             log.info("stopping", within_s=self._within_s)
             self.asked.set()
             self.bound()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-                asyncio.get_running_loop().add_signal_handler(number, on_signal)
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup has it
+            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
     def bound(self) -> None:
         if self._last_resort is None:

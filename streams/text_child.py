@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -14,6 +13,7 @@ import torch
 from encoders.devices import DeviceError
 from encoders.text import TextEncoder
 from encoders.text_config import TextConfig, TextModelError
+from infra.children import leave_signals_to_the_parent
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
 
 BEHIND = 4  # niceness of what reads a catalogue: somebody waits for a query, nobody for this
@@ -55,8 +55,7 @@ class TextServer:
 
 def serve() -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # whoever started us decides when we end
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_the_parent()
     into, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     torch.set_num_threads(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from encoders.config import Shape, TrainingConfig
 from encoders.devices import Device, DeviceError
 from encoders.trainer import Learned, Trainer
 from infra.checkpoint import CheckpointError, read_checkpoint
+from infra.children import leave_signals_to_the_parent
 from infra.parts import read_part, write_part
 from infra.tensors import Damaged
 from streams.core_protocol import Answer, Call, Outcome, decode, encode, receive, send
@@ -106,8 +106,7 @@ def _stand_back() -> None:
 
 def serve() -> None:
     """Answer calls until the pipes end. Whatever prints goes to stderr."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # whoever started us decides when we end
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_the_parent()
     _stand_back()
     into = os.fdopen(os.dup(0), "rb")
     out = os.fdopen(os.dup(1), "wb")

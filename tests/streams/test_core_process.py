@@ -211,6 +211,18 @@ def test_a_core_without_memory_ends_and_blames_no_event(touchy: CoreProcess) -> 
         touchy.receive()
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_who_signals_the_whole_group_ends_the_worker_not_its_core(
+    core: CoreProcess, name: str
+) -> None:
+    """As a terminal does: the worker needs the core for what it still has to learn, and to keep."""
+    assert core.quality()["events"] == 0  # it has begun
+    os.kill(core.pid, getattr(signal, name))
+    deliveries = batch(0)
+    core.restore(strangers(deliveries))
+    assert len(core.step(deliveries, NOW).accepted) == len(deliveries)
+
+
 def test_a_core_that_died_is_said_so(core: CoreProcess) -> None:
     core.send(batch(0), strangers(batch(0)), NOW)
     core.receive()
