@@ -95,6 +95,8 @@ def _split(found: dict[str, float], name: str, pid: int) -> None:
     for child in _children(pid):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+            if not words[0]:  # it has ended: its parent's
+                continue
             module = words[words.index("-m") + 1] if "-m" in words else Path(words[0]).name
             part, took = module.rpartition(".")[2], cpu_s(child)
             found[part] = found.get(part, 0.0) + took
