@@ -4,7 +4,8 @@ read once and used little, so what counts is how many bytes they have and in whi
 For every product of bfloat16, torch has oneDNN bring the weights into the order that it multiplies
 in, which takes longer than the product itself when there are only the few rows of a query. Here it
 is done once: measured with the included model, a query takes 5 ms instead of 9, a core reads 690
-titles/s instead of 590, and the vectors are the same bit for bit.
+titles/s instead of 590, and the vectors are the same bit for bit. (These, and the next, are from
+before models were traced, which takes off some 5 ms more: `encoders.traced`.)
 
 Processors that multiply no bfloat16 get float32 from FBGEMM, whose weights lie in memory as
 float16: of half the bytes, and three bits more exact than bfloat16. A query takes 8 ms instead of

@@ -60,19 +60,22 @@ class Ending:
     def heed_signals(self) -> None:
         """Handle SIGINT, SIGTERM and the end of the terminal on the running event loop."""
 
-        def on_signal(number: int) -> None:
-            if self.asked.is_set():
-                if number == signal.SIGHUP:  # the shell, and then the kernel, say that it is gone
-                    return
-                _end_process(130)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(signal.SIGHUP, self._ask)  # it may come twice
+
+    def _on_signal(self) -> None:
+        if self.asked.is_set():
+            _end_process(130)
+        self._ask()
+
+    def _ask(self) -> None:
+        if not self.asked.is_set():
             log.info("stopping", within_s=self._within_s)
             self.asked.set()
             self.bound()
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # as nohup has it
-            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
     def bound(self) -> None:
         if self._last_resort is None:
